@@ -1,1 +1,18 @@
-//! tree
+//! File trees: one directory that nothing leads out of, tarballs into it and out of it.
+//!
+//! Start with [`root::Root`]. Every path is resolved by the kernel inside the root, so whatever an
+//! archive or a symbolic link says, nothing outside is touched.
+//!
+//! Spec: openat2(2); POSIX pax and ustar formats; OCI image layout.
+#![forbid(unsafe_code)]
+
+pub mod archive;
+pub mod compress;
+pub mod copy;
+pub mod error;
+pub mod image;
+pub mod layout;
+pub mod root;
+pub mod unpack;
+
+pub use error::TreeError;

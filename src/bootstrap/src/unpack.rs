@@ -1,0 +1,292 @@
+//! Unpacking: .debs into the root, several at once, as they arrive.
+//!
+//! [`Unpacker::unpack`] opens one verified .deb and streams it into the root once. Which of two
+//! packages owns a path is decided by `Replaces`, never by which of them happened to come first.
+//!
+//! Spec: Debian Policy 7.6 (`Replaces`), dpkg(1) `--unpack`, dpkg-divert(1).
+
+use std::collections::{HashMap, HashSet};
+use std::fs::File;
+use std::io::Read;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use knarr_deb::package_file::with_package;
+use knarr_deb::relation::{Operator, parse_relations};
+use knarr_tree::root::Root;
+use knarr_tree::unpack::{Decision, Entry, EntryHead, Kind, Limits, Policy, unpack};
+
+use crate::filter::PathFilter;
+use crate::lock::LockedPackage;
+use crate::package::{Control, Package, State};
+use crate::{BootstrapError, database};
+
+/// Unpacks packages into one root; shared by the threads that do so.
+pub struct Unpacker<'a> {
+    root: &'a Root,
+    filter: &'a PathFilter,
+    /// Device nodes are left out where the kernel would refuse them.
+    skip_devices: bool,
+    merged_usr: bool,
+    table: Mutex<Table>,
+}
+
+#[derive(Default)]
+struct Table {
+    controls: HashMap<usize, Arc<Control>>,
+    owners: HashMap<String, usize>,
+    lost: HashMap<usize, Vec<String>>,
+    contested: Vec<(usize, String)>,
+    conflict: Option<BootstrapError>,
+    diversions: HashMap<String, Diversion>,
+}
+
+struct Diversion {
+    to: String,
+    by: String,
+}
+
+/// How a package that may have a preinst is treated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Preinst {
+    /// Its files are unpacked at once: the preinst runs later.
+    Later,
+    /// Its files wait until the preinst ran.
+    First,
+}
+
+impl<'a> Unpacker<'a> {
+    /// An unpacker into `root`.
+    #[must_use]
+    pub fn new(root: &'a Root, filter: &'a PathFilter, skip_devices: bool, merged_usr: bool) -> Self {
+        Self { root, filter, skip_devices, merged_usr, table: Mutex::new(Table::default()) }
+    }
+
+    /// Unpacks the .deb at `path`, which is package number `position` and must be what `locked` says.
+    pub fn unpack(&self, position: usize, locked: &LockedPackage, path: &Path, preinst: Preinst) -> Result<Package, BootstrapError> {
+        let outcome = self.open(position, locked, path, preinst);
+        outcome.map_err(|source| BootstrapError::Package { package: locked.name.clone(), source: Box::new(source) })
+    }
+
+    /// Unpacks the files of a package whose preinst has run. Diversions that it made are honoured.
+    pub fn unpack_deferred(&self, position: usize, package: &mut Package, path: &Path) -> Result<(), BootstrapError> {
+        self.load_diversions()?;
+        let entries = open_deb(path, |_, data| self.unpack_data(position, data))?;
+        self.finish(package, entries)
+    }
+
+    /// Gives contested paths to their owners, and each package the list of paths that it lost.
+    pub fn settle(&self, packages: &mut [Package], debs: &[impl AsRef<Path>]) -> Result<(), BootstrapError> {
+        let (contested, mut lost) = {
+            let mut table = self.lock();
+            (std::mem::take(&mut table.contested), std::mem::take(&mut table.lost))
+        };
+        for (winner, paths) in by_winner(contested) {
+            let policy = Only { paths, merged_usr: self.merged_usr };
+            open_deb(debs[winner].as_ref(), |_, data| Ok(unpack(self.root, data, &policy, &Limits::default())?))?;
+        }
+        for (position, package) in packages.iter_mut().enumerate() {
+            package.lost.append(&mut lost.remove(&position).unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    fn open(&self, position: usize, locked: &LockedPackage, path: &Path, preinst: Preinst) -> Result<Package, BootstrapError> {
+        open_deb(path, |control, data| {
+            check_identity(&control, locked)?;
+            let waits = preinst == Preinst::First && control.file("preinst").is_some();
+            self.lock().controls.insert(position, Arc::new(control.clone()));
+            let state = if waits { State::Deferred } else { State::Unpacked };
+            let mut package = Package {
+                control,
+                entries: Vec::new(),
+                lost: Vec::new(),
+                state,
+                base: locked.base,
+                conffiles: Vec::new(),
+                pending_triggers: Vec::new(),
+            };
+            if !waits {
+                let entries = self.unpack_data(position, data)?;
+                self.finish(&mut package, entries)?;
+            }
+            Ok(package)
+        })
+    }
+
+    fn unpack_data(&self, position: usize, data: &mut dyn Read) -> Result<Vec<Entry>, BootstrapError> {
+        let entries = unpack(self.root, data, &Claims { unpacker: self, position }, &Limits::default())?;
+        match self.lock().conflict.take() {
+            Some(conflict) => Err(conflict),
+            None => Ok(entries),
+        }
+    }
+
+    fn finish(&self, package: &mut Package, entries: Vec<Entry>) -> Result<(), BootstrapError> {
+        package.entries = entries;
+        package.state = State::Unpacked;
+        package.conffiles = database::conffiles(self.root, &package.control)?;
+        database::write_info(self.root, package)
+    }
+
+    fn load_diversions(&self) -> Result<(), BootstrapError> {
+        let path = "var/lib/dpkg/diversions";
+        if !self.root.exists(path)? {
+            return Ok(());
+        }
+        let text = self.root.read(path)?;
+        let text = String::from_utf8_lossy(&text);
+        let lines: Vec<&str> = text.lines().collect();
+        let parse = |triple: &[&str]| match triple {
+            [from, to, by] => Some((bare(from), Diversion { to: bare(to), by: (*by).to_owned() })),
+            _ => None,
+        };
+        self.lock().diversions = lines.chunks(3).filter_map(parse).collect();
+        Ok(())
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// `bin/x` and `usr/bin/x` are one file on a merged system.
+    fn canonical(&self, path: &str) -> String {
+        canonical(path, self.merged_usr)
+    }
+}
+
+struct Claims<'a, 'b> {
+    unpacker: &'b Unpacker<'a>,
+    position: usize,
+}
+
+impl Policy for Claims<'_, '_> {
+    fn decide(&self, head: &EntryHead<'_>) -> Decision {
+        if self.unpacker.filter.excludes(head.path, head.kind == Kind::Directory) {
+            return Decision::Skip;
+        }
+        if self.unpacker.skip_devices && matches!(head.kind, Kind::CharDevice | Kind::BlockDevice) {
+            return Decision::Skip;
+        }
+        if head.kind == Kind::Directory {
+            return Decision::Write;
+        }
+        let canonical = self.unpacker.canonical(head.path);
+        let mut table = self.unpacker.lock();
+        if let Some(to) = table.diverted(&canonical, self.position) {
+            return Decision::WriteAs(to);
+        }
+        table.claim(self.position, canonical, head.path)
+    }
+}
+
+impl Table {
+    fn diverted(&self, path: &str, position: usize) -> Option<String> {
+        let diversion = self.diversions.get(path)?;
+        let own = self.controls.get(&position).is_some_and(|control| control.name() == diversion.by);
+        (!own).then(|| diversion.to.clone())
+    }
+
+    fn claim(&mut self, claimant: usize, canonical: String, path: &str) -> Decision {
+        let Some(&owner) = self.owners.get(&canonical) else {
+            self.owners.insert(canonical, claimant);
+            return Decision::Write;
+        };
+        if owner == claimant {
+            return Decision::Write;
+        }
+        let (new, old) = (Arc::clone(&self.controls[&claimant]), Arc::clone(&self.controls[&owner]));
+        if new.name() == old.name() {
+            return Decision::Skip; // two architectures of one Multi-Arch: same package
+        }
+        let diverted_away = self.diversions.get(&canonical).is_some_and(|diversion| diversion.by == new.name());
+        if diverted_away || replaces(&new, &old) {
+            self.owners.insert(canonical, claimant);
+            if !diverted_away {
+                self.lost.entry(owner).or_default().push(path.to_owned());
+                self.contested.push((claimant, path.to_owned()));
+            }
+            return Decision::Write;
+        }
+        if replaces(&old, &new) {
+            self.lost.entry(claimant).or_default().push(path.to_owned());
+            self.contested.push((owner, path.to_owned()));
+            return Decision::Skip;
+        }
+        self.conflict.get_or_insert_with(|| {
+            let mut names = [old.name().to_owned(), new.name().to_owned()];
+            names.sort();
+            let [first, second] = names;
+            BootstrapError::FileConflict { path: path.to_owned(), first, second }
+        });
+        Decision::Skip
+    }
+}
+
+/// Writes the given paths only: how a contested path gets its owner's bytes.
+struct Only {
+    paths: HashSet<String>,
+    merged_usr: bool,
+}
+
+impl Policy for Only {
+    fn decide(&self, head: &EntryHead<'_>) -> Decision {
+        let path = canonical(head.path, self.merged_usr);
+        if self.paths.iter().any(|wanted| canonical(wanted, self.merged_usr) == path) { Decision::Write } else { Decision::Skip }
+    }
+}
+
+fn by_winner(contested: Vec<(usize, String)>) -> HashMap<usize, HashSet<String>> {
+    let mut winners: HashMap<usize, HashSet<String>> = HashMap::new();
+    for (winner, path) in contested {
+        winners.entry(winner).or_default().insert(path);
+    }
+    winners
+}
+
+fn canonical(path: &str, merged_usr: bool) -> String {
+    let top = path.split('/').next().unwrap_or_default();
+    let aliased = merged_usr && path.len() > top.len() && (matches!(top, "bin" | "sbin") || top.starts_with("lib"));
+    if aliased { format!("usr/{path}") } else { path.to_owned() }
+}
+
+fn bare(path: &str) -> String {
+    path.trim_start_matches('/').to_owned()
+}
+
+/// Whether `new` declares `Replaces` on the installed version of `old`.
+fn replaces(new: &Control, old: &Control) -> bool {
+    let groups = parse_relations(new.field("Replaces")).unwrap_or_default();
+    let holds = |constraint: Option<(Operator, &str)>, version: &str| {
+        constraint.is_none_or(|(operator, wanted)| operator.holds(version, wanted))
+    };
+    groups.iter().flatten().any(|relation| {
+        let by_name = relation.name == old.name() && holds(relation.constraint, old.version());
+        by_name || (relation.constraint.is_none() && provides(old, relation.name))
+    })
+}
+
+fn provides(control: &Control, name: &str) -> bool {
+    let groups = parse_relations(control.field("Provides")).unwrap_or_default();
+    groups.iter().flatten().any(|relation| relation.name == name)
+}
+
+fn check_identity(control: &Control, locked: &LockedPackage) -> Result<(), BootstrapError> {
+    let found = (control.name(), control.version(), control.architecture());
+    if found == (locked.name.as_str(), locked.version.as_str(), locked.architecture.as_str()) {
+        return Ok(());
+    }
+    let show = |name: &str, version: &str, architecture: &str| format!("{name} {version} {architecture}");
+    Err(BootstrapError::WrongPackage {
+        path: locked.path.clone(),
+        promised: show(&locked.name, &locked.version, &locked.architecture),
+        found: show(found.0, found.1, found.2),
+    })
+}
+
+fn open_deb<T>(path: &Path, then: impl FnOnce(Control, &mut dyn Read) -> Result<T, BootstrapError>) -> Result<T, BootstrapError> {
+    let file = File::open(path).map_err(|source| BootstrapError::File { path: path.to_owned(), doing: "open", source })?;
+    with_package(std::io::BufReader::with_capacity(256 << 10, file), |member, data| {
+        then(Control::parse(&member.control, member.files)?, data)
+    })
+}

@@ -1,0 +1,187 @@
+//! The download cache: everything in it can be fetched again, and is checked again when it is used.
+//!
+//! Files appear by rename only, so two runs may share one cache. Nothing is synced to the disk: a
+//! file that a power cut damaged fails its check and is fetched anew.
+//!
+//! Spec: docs/formats/cache.md.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use knarr_base::{Digest, Timestamp};
+
+use crate::MirrorError;
+
+/// The cache in a directory.
+#[derive(Clone, Debug)]
+pub struct Cache {
+    root: PathBuf,
+}
+
+/// What one kind of file takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Usage {
+    /// `pool`, `indices` or `releases`.
+    pub kind: &'static str,
+    /// How many files.
+    pub files: u64,
+    /// How many bytes.
+    pub bytes: u64,
+}
+
+const KINDS: [&str; 3] = ["pool", "indices", "releases"];
+
+impl Cache {
+    /// The cache in `root`, made when it is not there.
+    pub fn open(root: &Path) -> Result<Self, MirrorError> {
+        let cache = Self { root: root.to_owned() };
+        for kind in KINDS {
+            let path = root.join(kind);
+            fs::create_dir_all(&path).map_err(|source| MirrorError::Cache { doing: "create", path, source })?;
+        }
+        Ok(cache)
+    }
+
+    /// Where a .deb of this digest lies.
+    #[must_use]
+    pub fn pool_path(&self, digest: Digest) -> PathBuf {
+        let hex = digest.hex();
+        self.root.join("pool").join(&hex[..2]).join(format!("{hex}.deb"))
+    }
+
+    /// Where the compact form of an index lies; `digest` is that of the text.
+    #[must_use]
+    pub fn index_path(&self, digest: Digest) -> PathBuf {
+        self.root.join("indices").join(format!("{}.idx", digest.hex()))
+    }
+
+    /// Where the last Release file of this address lies.
+    #[must_use]
+    pub fn release_path(&self, url: &str) -> PathBuf {
+        self.root.join("releases").join(format!("{}.signed", Digest::of(url.as_bytes()).hex()))
+    }
+
+    /// The newest date seen of a suite; `key` names the suite and its keys.
+    pub fn newest_seen(&self, key: &str) -> Result<Option<Timestamp>, MirrorError> {
+        let path = self.seen_path(key);
+        match fs::read_to_string(&path) {
+            Ok(text) => Ok(text.trim().parse().ok().map(Timestamp)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(MirrorError::Cache { doing: "read", path, source }),
+        }
+    }
+
+    /// Remembers a date, unless a newer one is known.
+    pub fn remember(&self, key: &str, date: Timestamp) -> Result<(), MirrorError> {
+        if self.newest_seen(key)?.is_some_and(|seen| seen >= date) {
+            return Ok(());
+        }
+        self.write(&self.seen_path(key), format!("{}\n", date.0).as_bytes())
+    }
+
+    fn seen_path(&self, key: &str) -> PathBuf {
+        self.root.join("releases").join(format!("{}.date", Digest::of(key.as_bytes()).hex()))
+    }
+
+    /// Writes a file so that nobody ever sees half of it.
+    pub fn write(&self, path: &Path, bytes: &[u8]) -> Result<(), MirrorError> {
+        let mut file = self.create(path)?;
+        file.write_all(bytes)?;
+        file.finish()
+    }
+
+    /// A file that appears at `path` when it is finished.
+    pub fn create(&self, path: &Path) -> Result<NewFile, MirrorError> {
+        let parent = path.parent().unwrap_or(&self.root);
+        let fail = |source| MirrorError::Cache { doing: "create", path: path.to_owned(), source };
+        fs::create_dir_all(parent).map_err(fail)?;
+        let temporary = tempfile::Builder::new().prefix(".new-").tempfile_in(parent).map_err(fail)?;
+        Ok(NewFile { temporary, path: path.to_owned() })
+    }
+
+    /// What each kind takes.
+    pub fn usage(&self) -> Result<Vec<Usage>, MirrorError> {
+        let sum = |kind| {
+            let files = self.files(kind)?;
+            Ok(Usage { kind, files: files.len() as u64, bytes: files.iter().map(|file| file.1).sum() })
+        };
+        KINDS.iter().copied().map(sum).collect()
+    }
+
+    /// Removes files not used for `max_age`, then the longest unused until `max_bytes` are kept.
+    /// Answers how many files and bytes went. Remembered dates stay: they are protection, not cache.
+    pub fn prune(&self, max_bytes: u64, max_age: Duration) -> Result<(u64, u64), MirrorError> {
+        let mut files: Vec<_> = self.files("pool")?.into_iter().chain(self.files("indices")?).collect();
+        files.sort_by_key(|file| std::cmp::Reverse(file.2));
+        let (mut kept, mut removed) = (0_u64, (0, 0));
+        let now = SystemTime::now();
+        for (path, bytes, used) in files {
+            let old = now.duration_since(used).is_ok_and(|age| age > max_age);
+            if !old && kept + bytes <= max_bytes {
+                kept += bytes;
+                continue;
+            }
+            match fs::remove_file(&path) {
+                Ok(()) => removed = (removed.0 + 1, removed.1 + bytes),
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(source) => return Err(MirrorError::Cache { doing: "remove", path, source }),
+            }
+        }
+        Ok(removed)
+    }
+
+    fn files(&self, kind: &str) -> Result<Vec<(PathBuf, u64, SystemTime)>, MirrorError> {
+        let mut files = Vec::new();
+        let mut directories = vec![self.root.join(kind)];
+        while let Some(directory) = directories.pop() {
+            let fail = |source| MirrorError::Cache { doing: "list", path: directory.clone(), source };
+            for entry in fs::read_dir(&directory).map_err(fail)? {
+                let entry = entry.map_err(fail)?;
+                // Another run may remove a file while we look.
+                let Ok(meta) = entry.metadata() else { continue };
+                if meta.is_dir() {
+                    directories.push(entry.path());
+                } else if entry.path().extension().is_none_or(|extension| extension != "date") {
+                    files.push((entry.path(), meta.len(), meta.modified().unwrap_or(SystemTime::UNIX_EPOCH)));
+                }
+            }
+        }
+        Ok(files)
+    }
+}
+
+/// A file on its way into the cache; it leaves no trace when it is dropped unfinished.
+pub struct NewFile {
+    temporary: tempfile::NamedTempFile,
+    path: PathBuf,
+}
+
+impl NewFile {
+    /// Appends.
+    pub fn write_all(&mut self, bytes: &[u8]) -> Result<(), MirrorError> {
+        let written = self.temporary.write_all(bytes);
+        written.map_err(|source| MirrorError::Cache { doing: "write", path: self.path.clone(), source })
+    }
+
+    /// Throws away what was written.
+    pub fn restart(&mut self) -> Result<(), MirrorError> {
+        let file = self.temporary.as_file_mut();
+        let restarted = file.set_len(0).and_then(|()| io::Seek::rewind(file));
+        restarted.map_err(|source| MirrorError::Cache { doing: "write", path: self.path.clone(), source })
+    }
+
+    /// Lets the file appear.
+    pub fn finish(self) -> Result<(), MirrorError> {
+        let path = self.path;
+        let persisted = self.temporary.persist(&path);
+        persisted.map(drop).map_err(|error| MirrorError::Cache { doing: "create", path, source: error.error })
+    }
+}
+
+/// Marks a file as used now, for [`Cache::prune`].
+pub(crate) fn touch(path: &Path) {
+    // A cache that cannot be touched is pruned a little early: no reason to fail.
+    let _ = File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
+}

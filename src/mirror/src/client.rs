@@ -1,0 +1,480 @@
+//! The client: releases, indices and .debs, verified and cached.
+//!
+//! [`Mirror`] blocks its caller and does its transfers on a runtime of its own. Progress and
+//! finished files are told through callbacks.
+//!
+//! Spec: Debian Repository Format, "Acquire-By-Hash"; RFC 9110, range requests.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use futures_util::StreamExt;
+use knarr_base::{Architecture, Digest, DigestReader, DigestWriter, Timestamp};
+use knarr_deb::packages::{IndexBuilder, IndexBytes, PackagesIndex};
+use knarr_deb::release::{FileSum, Release};
+use knarr_linux::mapped::MappedFile;
+use knarr_pgp::{Signed, verify_detached, verify_inline};
+
+use crate::MirrorError;
+use crate::cache::{Cache, touch};
+use crate::fetch::Transfer;
+use crate::release::{Leniency, Source, VerifiedRelease, check};
+
+/// How a mirror is asked.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Where the cache lies.
+    pub cache: PathBuf,
+    /// Nothing is fetched.
+    pub offline: bool,
+    /// Transfers at once.
+    pub jobs: usize,
+    /// How often a transfer is tried again.
+    pub retries: u32,
+    /// A transfer in which nothing comes for this long is given up.
+    pub stall: Duration,
+    /// What is given up on purpose.
+    pub lenient: Leniency,
+}
+
+/// A .deb to fetch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolFile {
+    /// Base addresses, tried in this order.
+    pub mirrors: Vec<String>,
+    /// Path below the address.
+    pub path: String,
+    /// Promised size in bytes.
+    pub size_bytes: u64,
+    /// Promised digest.
+    pub digest: Digest,
+}
+
+/// Told about transfers; all bytes count from zero over the mirror's life.
+pub type OnBytes<'a> = &'a (dyn Fn(u64) + Sync);
+
+/// Asks mirrors, and keeps what they answered.
+pub struct Mirror {
+    options: Options,
+    cache: Cache,
+    client: reqwest::Client,
+    runtime: tokio::runtime::Runtime,
+}
+
+const MAX_RELEASE_BYTES: u64 = 32 << 20;
+const MAX_INDEX_BYTES: u64 = 2 << 30;
+/// From this rate on, unpacking .xz takes longer than fetching the larger .gz.
+const FAST_BYTES_PER_SECOND: f64 = 4e6;
+
+impl Mirror {
+    /// A client with a cache.
+    pub fn new(options: Options) -> Result<Self, MirrorError> {
+        let cache = Cache::open(&options.cache)?;
+        // Another part of the program may have installed it: one is as good as the other.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let failed = |reason: String| MirrorError::Connection { url: "(no address yet)".to_owned(), reason };
+        let client = reqwest::Client::builder()
+            .user_agent(concat!("knarr/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(options.stall)
+            .pool_max_idle_per_host(options.jobs)
+            .build()
+            .map_err(|error| failed(error.to_string()))?;
+        let mut builder = tokio::runtime::Builder::new_multi_thread();
+        let runtime = builder.worker_threads(2).enable_all().build().map_err(|error| failed(error.to_string()))?;
+        Ok(Self { options, cache, client, runtime })
+    }
+
+    /// The cache.
+    #[must_use]
+    pub const fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// Fetches and checks a suite's Release file.
+    pub fn release(&self, source: &Source, architecture: Architecture, now: Timestamp) -> Result<VerifiedRelease, MirrorError> {
+        let mut last = None;
+        for mirror in &source.mirrors {
+            let base = suite_url(mirror, &source.suite);
+            match self.release_from(&base, source, architecture, now) {
+                Err(error) if error.is_passing() || matches!(error, MirrorError::Status { .. }) => last = Some(error),
+                outcome => return outcome,
+            }
+        }
+        Err(last.unwrap_or_else(|| MirrorError::Connection { url: source.suite.clone(), reason: "no mirror is named".to_owned() }))
+    }
+
+    fn release_from(&self, base: &str, source: &Source, architecture: Architecture, now: Timestamp) -> Result<VerifiedRelease, MirrorError> {
+        let start = Instant::now();
+        let url = format!("{base}/InRelease");
+        let (url, raw, signed) = match self.small(&url) {
+            Ok(raw) => {
+                let signed = verify_inline(&source.keyring, &raw).map_err(|source| MirrorError::Untrusted { url: url.clone(), source })?;
+                (url, raw, signed)
+            }
+            Err(MirrorError::Status { status: 404 | 403, .. }) => self.release_pair(base, source)?,
+            Err(error) => return Err(error),
+        };
+        let rate = raw.len() as f64 / start.elapsed().as_secs_f64().max(1e-6);
+        let release = Release::parse(signed.text()).map_err(|source| MirrorError::Format { url: url.clone(), source })?;
+        let key = format!("{}\n{}\n{}\n{}", release.origin, release.label, source.suite, Digest::of(source.keyring.as_bytes()));
+        let seen = self.cache.newest_seen(&key)?;
+        let warnings = check(&url, &release, source, architecture, now, seen, self.options.lenient)?;
+        self.cache.remember(&key, release.date)?;
+        let digest = Digest::of(signed.text());
+        Ok(VerifiedRelease { source: source.clone(), release, digest, url, rate, warnings })
+    }
+
+    fn release_pair(&self, base: &str, source: &Source) -> Result<(String, Vec<u8>, Signed), MirrorError> {
+        let url = format!("{base}/Release");
+        let text = self.small(&url)?;
+        let signature = match self.small(&format!("{base}/Release.gpg")) {
+            Err(MirrorError::Status { status: 404 | 403, .. }) => {
+                return Err(MirrorError::Untrusted { url, source: knarr_pgp::PgpError::NoSignature });
+            }
+            outcome => outcome?,
+        };
+        let signed = verify_detached(&source.keyring, &text, &signature);
+        let signed = signed.map_err(|source| MirrorError::Untrusted { url: url.clone(), source })?;
+        Ok((url, text, signed))
+    }
+
+    /// A small file whole. It is kept, unverified, for `--offline`: there it is verified again.
+    fn small(&self, url: &str) -> Result<Vec<u8>, MirrorError> {
+        let kept = self.cache.release_path(url);
+        if self.options.offline {
+            return std::fs::read(&kept).map_err(|_| MirrorError::Offline { url: url.to_owned() });
+        }
+        let mut bytes = Vec::new();
+        self.retrying(|| {
+            bytes.clear();
+            let transfer = Transfer { client: &self.client, url, limit_bytes: MAX_RELEASE_BYTES, stall: self.options.stall };
+            let mut sink = |chunk: &[u8]| {
+                bytes.extend_from_slice(chunk);
+                Ok(())
+            };
+            self.runtime.block_on(transfer.run(0, &mut || Ok(()), &mut sink)).map(drop)
+        })?;
+        self.cache.write(&kept, &bytes)?;
+        Ok(bytes)
+    }
+
+    fn retrying(&self, mut work: impl FnMut() -> Result<(), MirrorError>) -> Result<(), MirrorError> {
+        let mut attempt = 0;
+        loop {
+            match work() {
+                Err(error) if error.is_passing() && attempt < self.options.retries => {
+                    std::thread::sleep(pause(attempt));
+                    attempt += 1;
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    /// The packages of a component for an architecture: from the cache when it has what the Release promises.
+    pub fn index(&self, release: &VerifiedRelease, component: &str, architecture: &str, on_bytes: OnBytes<'_>) -> Result<PackagesIndex, MirrorError> {
+        let name = index_name(&release.release, component, architecture);
+        let Some(text) = release.release.files.get(&name).copied() else {
+            return Err(MirrorError::MissingIndex { url: release.url.clone(), name });
+        };
+        let path = self.cache.index_path(text.digest);
+        if let Some(index) = open_index(&path, text.digest) {
+            touch(&path);
+            return Ok(index);
+        }
+        let (suffix, packed) = choose_compression(release, &name);
+        if self.options.offline {
+            return Err(MirrorError::Offline { url: format!("{}/{name}", suite_url(&release.source.mirrors[0], &release.source.suite)) });
+        }
+        let mut last = None;
+        for mirror in &release.source.mirrors {
+            let base = suite_url(mirror, &release.source.suite);
+            for url in index_urls(&base, &name, suffix, packed, release.release.acquire_by_hash) {
+                let mut compact = Vec::new();
+                let fetched = self.retrying(|| {
+                    compact = self.fetch_index(&url, suffix, packed, text, on_bytes)?;
+                    Ok(())
+                });
+                match fetched {
+                    Ok(()) => return self.keep_index(&path, compact, &url),
+                    Err(error) if error.is_passing() || matches!(error, MirrorError::Status { .. }) => last = Some(error),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Err(last.unwrap_or_else(|| MirrorError::MissingIndex { url: release.url.clone(), name }))
+    }
+
+    fn keep_index(&self, path: &Path, compact: Vec<u8>, url: &str) -> Result<PackagesIndex, MirrorError> {
+        self.cache.write(path, &compact)?;
+        PackagesIndex::open(Arc::new(compact)).map_err(|source| MirrorError::Format { url: url.to_owned(), source })
+    }
+
+    /// Fetches on one thread, unpacks and parses on this one.
+    fn fetch_index(&self, url: &str, suffix: &str, packed: FileSum, text: FileSum, on_bytes: OnBytes<'_>) -> Result<Vec<u8>, MirrorError> {
+        if text.size_bytes > MAX_INDEX_BYTES {
+            return Err(MirrorError::TooLarge { url: url.to_owned(), limit_bytes: MAX_INDEX_BYTES });
+        }
+        let (sender, receiver) = sync_channel::<Bytes>(64);
+        std::thread::scope(|scope| {
+            let transfer = scope.spawn(move || {
+                let transfer = Transfer { client: &self.client, url, limit_bytes: packed.size_bytes, stall: self.options.stall };
+                let mut sink = |chunk: &[u8]| {
+                    on_bytes(chunk.len() as u64);
+                    // The other side is gone only when it failed: its error counts.
+                    sender.send(Bytes::copy_from_slice(chunk)).map_err(|_| MirrorError::Interrupted)
+                };
+                self.runtime.block_on(transfer.run(0, &mut || Ok(()), &mut sink))
+            });
+            let parsed = parse_index(url, suffix, ChunkReader { receiver, chunk: Bytes::new() }, packed, text);
+            let transferred = transfer.join().unwrap_or(Err(MirrorError::Interrupted));
+            match (transferred, parsed) {
+                (Err(MirrorError::Interrupted), Err(error)) | (Ok(_), Err(error)) => Err(error),
+                (Err(error), _) => Err(error),
+                (Ok(_), Ok(compact)) => Ok(compact),
+            }
+        })
+    }
+
+    /// Fetches .debs, several at once; `on_ready` hears of each as soon as it is here and verified.
+    pub fn pool(
+        &self,
+        files: &[PoolFile],
+        on_ready: &(dyn Fn(usize, PathBuf) + Sync),
+        on_bytes: OnBytes<'_>,
+        cancel: &AtomicBool,
+    ) -> Result<(), MirrorError> {
+        let one = async |position: usize, file: &PoolFile| {
+            let path = self.pool_file(file, on_bytes, cancel).await?;
+            on_ready(position, path);
+            Ok::<(), MirrorError>(())
+        };
+        let transfers = files.iter().enumerate().map(|(position, file)| one(position, file));
+        let mut work = std::pin::pin!(futures_util::stream::iter(transfers).buffer_unordered(self.options.jobs.max(1)));
+        self.runtime.block_on(async {
+            while let Some(outcome) = work.next().await {
+                outcome?;
+            }
+            Ok(())
+        })
+    }
+
+    async fn pool_file(&self, file: &PoolFile, on_bytes: OnBytes<'_>, cancel: &AtomicBool) -> Result<PathBuf, MirrorError> {
+        let path = self.cache.pool_path(file.digest);
+        if is_intact(&path, file) {
+            touch(&path);
+            on_bytes(file.size_bytes);
+            return Ok(path);
+        }
+        let url = |mirror: &String| format!("{}/{}", mirror.trim_end_matches('/'), encode_path(&file.path));
+        if self.options.offline {
+            return Err(MirrorError::Offline { url: file.mirrors.first().map_or_else(|| file.path.clone(), url) });
+        }
+        let mut last = MirrorError::Connection { url: file.path.clone(), reason: "no mirror is named".to_owned() };
+        for attempt in 0..=self.options.retries {
+            for mirror in &file.mirrors {
+                match self.pool_transfer(&url(mirror), file, &path, on_bytes, cancel).await {
+                    Ok(()) => return Ok(path),
+                    Err(error @ (MirrorError::Cache { .. } | MirrorError::Interrupted)) => return Err(error),
+                    Err(error) => last = error,
+                }
+            }
+            if !last.is_passing() {
+                break;
+            }
+            tokio::time::sleep(pause(attempt)).await;
+        }
+        Err(last)
+    }
+
+    /// One .deb from one mirror; a broken connection is resumed where it broke.
+    async fn pool_transfer(&self, url: &str, file: &PoolFile, path: &Path, on_bytes: OnBytes<'_>, cancel: &AtomicBool) -> Result<(), MirrorError> {
+        let mut new = Incoming { file: self.cache.create(path)?, digest: DigestWriter::new(io::sink()), size_bytes: 0 };
+        let mut resumed = 0;
+        loop {
+            let start = new.size_bytes;
+            let transfer = Transfer { client: &self.client, url, limit_bytes: file.size_bytes, stall: self.options.stall };
+            let cell = std::sync::Mutex::new(&mut new);
+            let lock = || cell.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut sink = |chunk: &[u8]| {
+                if cancel.load(Ordering::Relaxed) {
+                    return Err(MirrorError::Interrupted);
+                }
+                on_bytes(chunk.len() as u64);
+                lock().push(chunk)
+            };
+            let outcome = transfer.run(start, &mut || lock().restart(), &mut sink).await;
+            match outcome {
+                Ok(size) if size == file.size_bytes => break,
+                Ok(found_bytes) if resumed >= self.options.retries => {
+                    return Err(MirrorError::Truncated { url: url.to_owned(), found_bytes, promised_bytes: file.size_bytes });
+                }
+                Err(error) if !error.is_passing() || resumed >= self.options.retries => return Err(error),
+                _ => resumed += 1,
+            }
+            tokio::time::sleep(pause(resumed)).await;
+        }
+        let found = new.digest.finish().1;
+        if found != file.digest {
+            return Err(MirrorError::DigestMismatch { url: url.to_owned(), promised: file.digest, found });
+        }
+        new.file.finish()
+    }
+}
+
+struct Incoming {
+    file: crate::cache::NewFile,
+    digest: DigestWriter<io::Sink>,
+    size_bytes: u64,
+}
+
+impl Incoming {
+    fn push(&mut self, chunk: &[u8]) -> Result<(), MirrorError> {
+        self.file.write_all(chunk)?;
+        self.size_bytes += chunk.len() as u64;
+        let hashed = io::Write::write_all(&mut self.digest, chunk);
+        hashed.map_err(|_| MirrorError::Interrupted)
+    }
+
+    fn restart(&mut self) -> Result<(), MirrorError> {
+        self.size_bytes = 0;
+        self.digest = DigestWriter::new(io::sink());
+        self.file.restart()
+    }
+}
+
+fn pause(attempt: u32) -> Duration {
+    Duration::from_millis(100 << attempt.min(6))
+}
+
+fn suite_url(mirror: &str, suite: &str) -> String {
+    format!("{}/dists/{}", mirror.trim_end_matches('/'), encode_path(suite.trim_matches('/')))
+}
+
+/// Names in a pool hold `+`, `~` and `:`; only what a URL cannot hold is written as `%XX`.
+fn encode_path(path: &str) -> String {
+    path.bytes().fold(String::with_capacity(path.len()), |mut out, byte| {
+        if byte.is_ascii_alphanumeric() || b"/+~:.-_=,@".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+        out
+    })
+}
+
+/// `main/binary-amd64/Packages`; security suites of old put a directory before it.
+fn index_name(release: &Release, component: &str, architecture: &str) -> String {
+    let plain = format!("{component}/binary-{architecture}/Packages");
+    let prefixed = release.components.iter().find(|has| has.rsplit('/').next() == Some(component));
+    match prefixed {
+        Some(full) if !release.files.contains_key(&plain) => format!("{full}/binary-{architecture}/Packages"),
+        _ => plain,
+    }
+}
+
+fn choose_compression(release: &VerifiedRelease, name: &str) -> (&'static str, FileSum) {
+    let order = if release.rate > FAST_BYTES_PER_SECOND { [".gz", ".zst", ".xz"] } else { [".xz", ".zst", ".gz"] };
+    let offered = |suffix: &&'static str| release.release.files.get(&format!("{name}{suffix}")).map(|sum| (*suffix, *sum));
+    order.iter().find_map(offered).unwrap_or(("", release.release.files[name]))
+}
+
+fn index_urls(base: &str, name: &str, suffix: &str, packed: FileSum, by_hash: bool) -> Vec<String> {
+    let directory = name.rsplit_once('/').map_or("", |(directory, _)| directory);
+    let hashed = by_hash.then(|| format!("{base}/{directory}/by-hash/SHA256/{}", packed.digest.hex()));
+    hashed.into_iter().chain([format!("{base}/{name}{suffix}")]).collect()
+}
+
+fn open_index(path: &Path, source: Digest) -> Option<PackagesIndex> {
+    let bytes: IndexBytes = Arc::new(MappedFile::open(path).ok()?);
+    PackagesIndex::open(bytes).ok().filter(|index| index.source() == source)
+}
+
+fn is_intact(path: &Path, file: &PoolFile) -> bool {
+    let Ok(opened) = File::open(path) else { return false };
+    if !opened.metadata().is_ok_and(|meta| meta.len() == file.size_bytes) {
+        return false;
+    }
+    let mut reader = DigestReader::new(opened);
+    io::copy(&mut reader, &mut io::sink()).is_ok() && reader.finish().1 == file.digest
+}
+
+struct ChunkReader {
+    receiver: Receiver<Bytes>,
+    chunk: Bytes,
+}
+
+impl Read for ChunkReader {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.chunk.is_empty() {
+            match self.receiver.recv() {
+                Ok(chunk) => self.chunk = chunk,
+                Err(_) => return Ok(0),
+            }
+        }
+        let length = self.chunk.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&self.chunk.split_to(length));
+        Ok(length)
+    }
+}
+
+/// Unpacks and parses while the bytes come; nothing of it is used before both digests are right.
+fn parse_index(url: &str, suffix: &str, reader: ChunkReader, packed: FileSum, text: FileSum) -> Result<Vec<u8>, MirrorError> {
+    let mut counted = DigestReader::new(reader);
+    let parsed = {
+        let decoder: Box<dyn Read + '_> = match suffix {
+            ".gz" => Box::new(flate2::read::MultiGzDecoder::new(&mut counted)),
+            ".xz" => Box::new(xz2::read::XzDecoder::new_multi_decoder(&mut counted)),
+            ".zst" => Box::new(zstd::Decoder::new(&mut counted).map_err(|error| broken(url, &error))?),
+            _ => Box::new(&mut counted),
+        };
+        parse_text(url, decoder, text)
+    };
+    // Read what the decoder left, so that size and digest are those of the whole file.
+    let rest = io::copy(&mut counted, &mut io::sink());
+    rest.map_err(|error| broken(url, &error))?;
+    let (_, found, size_bytes) = counted.finish();
+    if size_bytes < packed.size_bytes {
+        return Err(MirrorError::Truncated { url: url.to_owned(), found_bytes: size_bytes, promised_bytes: packed.size_bytes });
+    }
+    if found != packed.digest {
+        return Err(MirrorError::DigestMismatch { url: url.to_owned(), promised: packed.digest, found });
+    }
+    parsed
+}
+
+fn parse_text(url: &str, mut decoder: Box<dyn Read + '_>, text: FileSum) -> Result<Vec<u8>, MirrorError> {
+    let format = |source| MirrorError::Format { url: url.to_owned(), source };
+    let mut builder = IndexBuilder::new();
+    let mut digest = DigestWriter::new(io::sink());
+    let mut buffer = vec![0; 256 << 10];
+    let mut size_bytes = 0;
+    loop {
+        let read = decoder.read(&mut buffer).map_err(|error| broken(url, &error))?;
+        if read == 0 {
+            break;
+        }
+        size_bytes += read as u64;
+        if size_bytes > text.size_bytes {
+            return Err(MirrorError::TooLarge { url: url.to_owned(), limit_bytes: text.size_bytes });
+        }
+        io::Write::write_all(&mut digest, &buffer[..read]).map_err(|error| broken(url, &error))?;
+        builder.push_text(&buffer[..read]).map_err(format)?;
+    }
+    let found = digest.finish().1;
+    if found != text.digest {
+        return Err(MirrorError::DigestMismatch { url: format!("{url} (unpacked)"), promised: text.digest, found });
+    }
+    builder.finish(text.digest).map_err(format)
+}
+
+fn broken(url: &str, error: &io::Error) -> MirrorError {
+    let source = knarr_deb::DebError::Read { member: "index", source: io::Error::new(error.kind(), error.to_string()) };
+    MirrorError::Format { url: url.to_owned(), source }
+}

@@ -84,3 +84,11 @@ const VOLATILE: [&str; 14] = [
     "var/lib/dpkg/statoverride-old",
     "var/lib/dpkg/status-old",
 ];
+
+/// Makes the device nodes that every Linux root has.
+pub fn make_devices(root: &Root) -> Result<(), BootstrapError> {
+    for entry in knarr_tree::archive::dev_entries() {
+        root.make_entry(&entry)?;
+    }
+    Ok(())
+}

@@ -1,2 +1,89 @@
-//! cli
-pub fn main() -> std::process::ExitCode { std::process::ExitCode::SUCCESS }
+//! The command line: what was typed becomes options, and what happened becomes text and an exit status.
+//!
+//! [`main`] is the binary's. One file per subcommand; [`exit`] maps errors to statuses and hints.
+#![forbid(unsafe_code)]
+
+mod bootstrap;
+mod exit;
+mod lock;
+mod settings;
+mod suite;
+mod system;
+mod ui;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::ui::Ui;
+
+/// From a signed Debian mirror to containers on a cluster, in one binary
+#[derive(Debug, Parser)]
+#[command(name = "knarr", version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    /// Show less
+    #[arg(short, long, global = true)]
+    quiet: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make a root filesystem from a signed mirror
+    Bootstrap(Box<bootstrap::Args>),
+    /// Show the suites that can be bootstrapped
+    #[command(subcommand)]
+    Suite(suite::Command),
+    /// Work with locks
+    #[command(subcommand)]
+    Lock(lock::Command),
+    /// Look after what Knarr keeps on this machine
+    #[command(subcommand)]
+    System(system::Command),
+    /// Print a completion script for a shell
+    Completion {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page
+    #[command(hide = true)]
+    Manual,
+}
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    knarr_linux::init_if_requested();
+    reset_sigpipe();
+    let cli = Cli::parse();
+    let ui = Ui::new(cli.quiet);
+    match run(cli.command, &ui) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => exit::report(&error, &ui),
+    }
+}
+
+fn run(command: Command, ui: &Ui) -> anyhow::Result<()> {
+    match command {
+        Command::Bootstrap(args) => bootstrap::run(*args, ui),
+        Command::Suite(command) => suite::run(&command, ui),
+        Command::Lock(command) => lock::run(&command, ui),
+        Command::System(command) => system::run(&command, ui),
+        Command::Completion { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "knarr", &mut text);
+            ui.print(&String::from_utf8_lossy(&text))
+        }
+        Command::Manual => {
+            let mut text = Vec::new();
+            clap_mangen::Man::new(Cli::command()).render(&mut text)?;
+            ui.print(&String::from_utf8_lossy(&text))
+        }
+    }
+}
+
+/// `knarr … | head` ends quietly: writing to a closed pipe is an error that [`Ui`] swallows.
+fn reset_sigpipe() {
+    let _ = knarr_linux::signals::watch();
+}

@@ -371,3 +371,21 @@ pub(crate) fn set_xattr_at(parent: BorrowedFd<'_>, name: &str, key: &str, value:
 fn fd_path(parent: BorrowedFd<'_>, name: &str) -> String {
     format!("/proc/self/fd/{}/{name}", std::os::fd::AsRawFd::as_raw_fd(&parent))
 }
+
+impl Root {
+    /// Makes an entry that comes from no archive; what stands there is replaced.
+    pub fn make_entry(&self, entry: &crate::archive::ExtraEntry) -> Result<(), TreeError> {
+        match entry.kind {
+            Kind::Directory => self.create_dir(&entry.path, entry.mode)?,
+            Kind::Symlink => self.symlink(&entry.link, &entry.path)?,
+            _ => {
+                let (parent, name) = self.parent(&entry.path, "create")?;
+                let device = sys::makedev(entry.device.0, entry.device.1);
+                let mode = Mode::from_raw_mode(entry.mode);
+                self.replace(parent.as_fd(), name, &entry.path, || sys::mknodat(&parent, name, FileType::CharacterDevice, mode, device))?;
+                self.set_mode(&entry.path, entry.mode)?;
+            }
+        }
+        self.set_owner(&entry.path, 0, entry.gid)
+    }
+}

@@ -1,0 +1,81 @@
+//! What a bootstrap is asked to do.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use knarr_base::{Architecture, Timestamp};
+use knarr_mirror::suite::Suite;
+
+use crate::filter::PathFilter;
+use crate::hooks::Hooks;
+use crate::scripts::ScriptPolicy;
+use crate::target::Target;
+use crate::variant::Variant;
+
+/// What a bootstrap is asked to do.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The suite.
+    pub suite: Suite,
+    /// Where the result goes.
+    pub target: Target,
+    /// Addresses given by hand: then they alone are used, without pockets.
+    pub mirrors: Vec<String>,
+    /// The main mirror when none is given by hand.
+    pub main_mirror: String,
+    /// The mirror of security updates when none is given by hand.
+    pub security_mirror: String,
+    /// Which pockets are used.
+    pub pockets: Vec<String>,
+    /// For which machine.
+    pub architecture: Architecture,
+    /// What it starts from.
+    pub variant: Variant,
+    /// Packages beyond the variant.
+    pub include: Vec<String>,
+    /// Packages that must not be there.
+    pub exclude: Vec<String>,
+    /// Components.
+    pub components: Vec<String>,
+    /// Whether recommended packages come along.
+    pub recommends: bool,
+    /// Keyrings that replace the suite's own.
+    pub keyrings: Vec<PathBuf>,
+    /// Which files of packages are left out.
+    pub filter: PathFilter,
+    /// What the user adds.
+    pub hooks: Hooks,
+    /// Text of `/etc/hostname`.
+    pub hostname: Option<String>,
+    /// What `/etc/resolv.conf` becomes.
+    pub resolv_conf: ResolvConf,
+    /// The lock to obey or to write.
+    pub lock: Option<PathBuf>,
+    /// The lock must not change.
+    pub locked: bool,
+    /// Newest time of any file; `SOURCE_DATE_EPOCH`.
+    pub time: Option<Timestamp>,
+    /// This machine's clock.
+    pub now: Timestamp,
+    /// Fetch and stop.
+    pub download_only: bool,
+    /// Resolve, tell and stop.
+    pub dry_run: bool,
+    /// How scripts run.
+    pub scripts: ScriptPolicy,
+    /// A script that runs longer is ended.
+    pub script_timeout: Option<Duration>,
+    /// The process is root in a user namespace only: device nodes cannot be made.
+    pub rootless: bool,
+}
+
+/// What `/etc/resolv.conf` becomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ResolvConf {
+    /// The host's for directories, nothing for everything else.
+    Auto,
+    /// Nothing.
+    None,
+    /// The content of a file.
+    File(PathBuf),
+}

@@ -1,0 +1,187 @@
+//! The plan: which packages, from where, as a lock.
+//!
+//! [`resolve`] asks the mirrors and answers with a [`Lock`]; a lock that is there already needs no
+//! mirror at all.
+
+use std::collections::HashSet;
+
+use knarr_base::Timestamp;
+use knarr_deb::packages::PackagesIndex;
+use knarr_deb::resolve::{self as solver, PackageId, Request, Universe};
+use knarr_mirror::release::{Source, VerifiedRelease};
+use knarr_mirror::suite::{Role, builtin_keyring};
+use knarr_mirror::{Mirror, MirrorError};
+use knarr_pgp::Keyring;
+
+use crate::lock::{LOCK_VERSION, Lock, LockedPackage, LockedRelease};
+use crate::options::Options;
+use crate::{BootstrapError, Progress};
+
+/// The releases that a bootstrap draws on, without their keys checked yet.
+pub fn sources(options: &Options) -> Result<Vec<Source>, BootstrapError> {
+    let suite = &options.suite;
+    let keyring = keyring(options)?;
+    let source = |mirrors: Vec<String>, name: &str| Source {
+        mirrors,
+        suite: name.to_owned(),
+        components: options.components.clone(),
+        keyring: keyring.clone(),
+    };
+    let main = if options.mirrors.is_empty() { vec![options.main_mirror.clone()] } else { options.mirrors.clone() };
+    let mut sources = vec![source(main.clone(), &suite.name)];
+    for pocket in suite.pockets.iter().filter(|pocket| options.pockets.contains(&pocket.name)) {
+        let mirrors = match pocket.mirror {
+            Role::Main => main.clone(),
+            Role::Security => vec![options.security_mirror.clone()],
+        };
+        sources.push(source(mirrors, &pocket.suite));
+    }
+    Ok(sources)
+}
+
+fn keyring(options: &Options) -> Result<Keyring, BootstrapError> {
+    let mut keyring = Keyring::default();
+    let pgp = |error| BootstrapError::Mirror(MirrorError::Keyring(error));
+    for path in &options.keyrings {
+        keyring.add_file(path).map_err(pgp)?;
+    }
+    if !options.keyrings.is_empty() {
+        return Ok(keyring);
+    }
+    for name in &options.suite.keyrings {
+        match builtin_keyring(name) {
+            Some(bytes) => keyring.add_bytes(name, bytes).map_err(pgp)?,
+            None => keyring.add_file(name.as_ref()).map_err(pgp)?,
+        }
+    }
+    Ok(keyring)
+}
+
+/// Asks the mirrors and chooses packages.
+pub fn resolve(options: &Options, mirror: &Mirror, progress: &dyn Progress) -> Result<Lock, BootstrapError> {
+    let sources = sources(options)?;
+    let offers = fetch_offers(options, mirror, &sources, progress)?;
+    let mut universe = Universe::new(options.architecture);
+    let mut origin = Vec::new();
+    for (number, (release, indices)) in offers.iter().enumerate() {
+        release.warnings().iter().for_each(|warning| progress.warn(warning));
+        for (component, index) in indices {
+            universe.add(index, release.pin(), &format!("{}/{component}", release.source().suite));
+            origin.push(number);
+        }
+    }
+    let releases: Vec<&VerifiedRelease> = offers.iter().map(|(release, _)| release).collect();
+    choose(options, &universe, &origin, &releases)
+}
+
+type Offer = (VerifiedRelease, Vec<(String, PackagesIndex)>);
+
+/// All releases and their indices, fetched side by side.
+fn fetch_offers(options: &Options, mirror: &Mirror, sources: &[Source], progress: &dyn Progress) -> Result<Vec<Offer>, BootstrapError> {
+    std::thread::scope(|scope| {
+        let fetches: Vec<_> = sources.iter().map(|source| scope.spawn(move || fetch_offer(options, mirror, source, progress))).collect();
+        let join = |fetch: std::thread::ScopedJoinHandle<'_, Result<Offer, BootstrapError>>| fetch.join().unwrap_or(Err(BootstrapError::Interrupted));
+        fetches.into_iter().map(join).collect()
+    })
+}
+
+fn fetch_offer(options: &Options, mirror: &Mirror, source: &Source, progress: &dyn Progress) -> Result<Offer, BootstrapError> {
+    let release = mirror.release(source, options.architecture, options.now)?;
+    let mut architectures = vec![options.architecture.name()];
+    let has_all = release.release().architectures.iter().any(|name| name == "all");
+    if has_all && !release.release().no_support_for_architecture_all {
+        architectures.push("all");
+    }
+    let mut indices = Vec::new();
+    for component in &source.components {
+        for architecture in &architectures {
+            let index = mirror.index(&release, component, architecture, &|_| {});
+            match index {
+                // A mirror may list `all` and still keep its packages in each architecture's index.
+                Err(MirrorError::MissingIndex { .. }) if *architecture == "all" => {}
+                outcome => indices.push((component.clone(), outcome?)),
+            }
+        }
+    }
+    let _ = progress;
+    Ok((release, indices))
+}
+
+fn choose(options: &Options, universe: &Universe<'_>, origin: &[usize], releases: &[&VerifiedRelease]) -> Result<Lock, BootstrapError> {
+    let variant = options.variant;
+    let names = variant.names().iter().filter(|name| !options.exclude.iter().any(|out| out == *name)).map(|name| (*name).to_owned());
+    let include: Vec<String> = names.chain(options.include.iter().cloned()).collect();
+    let request = Request {
+        include: with_usr_merge(options, include),
+        exclude: options.exclude.clone(),
+        essential: variant.has_essential(),
+        priorities: variant.priorities().iter().map(|priority| (*priority).to_owned()).collect(),
+        recommends: options.recommends,
+        ..Request::default()
+    };
+    let base = if variant.has_essential() { base_of(universe, &request)? } else { HashSet::new() };
+    let solution = solver::resolve(universe, &request)?;
+    let mut packages: Vec<LockedPackage> = Vec::new();
+    for chosen in &solution.packages {
+        packages.push(locked(universe, chosen, origin, &base));
+    }
+    packages.sort_by(|a, b| (&a.name, &a.architecture).cmp(&(&b.name, &b.architecture)));
+    let date = releases.iter().map(|release| release.release().date).max().unwrap_or(Timestamp(0));
+    let sorted = |names: &[String]| {
+        let mut names = names.to_vec();
+        names.sort();
+        names
+    };
+    Ok(Lock {
+        version: LOCK_VERSION,
+        suite: options.suite.name.clone(),
+        architecture: options.architecture,
+        variant: variant.name().to_owned(),
+        include: sorted(&options.include),
+        exclude: sorted(&options.exclude),
+        recommends: options.recommends,
+        time: date,
+        releases: releases.iter().map(|release| locked_release(release)).collect(),
+        packages,
+    })
+}
+
+/// Where `usrmerge` and `usr-is-merged` both exist, the second tells dpkg that the work is done.
+fn with_usr_merge(options: &Options, mut include: Vec<String>) -> Vec<String> {
+    if options.suite.usr_merge && options.suite.name == "bookworm" && options.variant.has_essential() {
+        include.push("usr-is-merged".to_owned());
+    }
+    include
+}
+
+/// The essential packages and what they need: configured before everything else.
+fn base_of(universe: &Universe<'_>, request: &Request) -> Result<HashSet<PackageId>, BootstrapError> {
+    let include = request.include.iter().filter(|name| *name == "usr-is-merged").cloned().collect();
+    let request = Request { include, priorities: Vec::new(), recommends: false, ..request.clone() };
+    Ok(solver::resolve(universe, &request)?.packages.iter().map(|chosen| chosen.id).collect())
+}
+
+fn locked(universe: &Universe<'_>, chosen: &solver::Chosen, origin: &[usize], base: &HashSet<PackageId>) -> LockedPackage {
+    let record = universe.record(chosen.id);
+    LockedPackage {
+        name: record.name().to_owned(),
+        version: record.version().to_owned(),
+        architecture: record.architecture().to_owned(),
+        release: origin[usize::from(chosen.id.index)],
+        path: record.filename().to_owned(),
+        size: record.size_bytes(),
+        sha256: record.digest(),
+        base: base.contains(&chosen.id),
+        automatic: chosen.automatic && !base.contains(&chosen.id),
+    }
+}
+
+fn locked_release(release: &VerifiedRelease) -> LockedRelease {
+    LockedRelease {
+        suite: release.source().suite.clone(),
+        mirrors: release.source().mirrors.clone(),
+        components: release.source().components.clone(),
+        date: release.release().date,
+        digest: release.digest(),
+    }
+}

@@ -1,0 +1,371 @@
+//! A bootstrap from first to last.
+//!
+//! [`run`] is the order of things; each step lies in a module of its own.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Mutex, PoisonError};
+
+use knarr_base::Timestamp;
+use knarr_linux::sandbox::Sandbox;
+use knarr_linux::signals::interrupted;
+use knarr_mirror::{Mirror, MirrorError, PoolFile};
+use knarr_tree::root::Root;
+
+use crate::configure::Configurator;
+use crate::hooks::Stage as HookStage;
+use crate::lock::{Change, Lock, diff};
+use crate::options::{Options, ResolvConf};
+use crate::package::Package;
+use crate::scripts::{Explanation, Runner};
+use crate::sources::{AptSource, deb822};
+use crate::stage::Stage;
+use crate::target::Format;
+use crate::unpack::{Preinst, Unpacker};
+use crate::{BootstrapError, Progress, database, finish, output, plan};
+
+/// What a bootstrap did.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// What the root is made of.
+    pub lock: Lock,
+    /// How each maintainer script ran.
+    pub explanations: Vec<Explanation>,
+}
+
+/// Makes the root filesystem that `options` ask for.
+pub fn run(options: &Options, mirror: &Mirror, progress: &dyn Progress) -> Result<Report, BootstrapError> {
+    check_target(options)?;
+    let lock = obtain_lock(options, mirror, progress)?;
+    if options.dry_run {
+        return Ok(Report { lock, explanations: Vec::new() });
+    }
+    if options.download_only {
+        fetch_only(&lock, mirror, progress)?;
+        return Ok(Report { lock, explanations: Vec::new() });
+    }
+    let stage = Stage::create(&options.target, lock.size_bytes())?;
+    match build(options, &lock, mirror, stage.root(), progress) {
+        Ok((explanations, started)) => {
+            deliver(options, &lock, stage, started, progress)?;
+            Ok(Report { lock, explanations })
+        }
+        Err(error) => Err(abandon(options, stage, error, progress)),
+    }
+}
+
+fn check_target(options: &Options) -> Result<(), BootstrapError> {
+    let Some(path) = &options.target.path else { return Ok(()) };
+    let is_directory = matches!(options.target.format, Format::Directory | Format::Oci);
+    match std::fs::read_dir(path) {
+        Ok(entries) => {
+            let taken = !is_directory || entries.count() > 0;
+            if taken { Err(BootstrapError::TargetExists { path: path.clone() }) } else { Ok(()) }
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotADirectory && !is_directory => Ok(()),
+        Err(source) => Err(BootstrapError::File { path: path.clone(), doing: "use", source }),
+    }
+}
+
+/// The lock that is there, or a new one; a new one is written where one was asked for.
+fn obtain_lock(options: &Options, mirror: &Mirror, progress: &dyn Progress) -> Result<Lock, BootstrapError> {
+    let existing = options.lock.as_deref().filter(|path| path.exists()).map(|path| Ok::<_, BootstrapError>((path, Lock::load(path)?))).transpose()?;
+    match existing {
+        Some((path, lock)) if !options.locked => {
+            check_fits(options, path, &lock)?;
+            Ok(lock)
+        }
+        Some((path, lock)) => {
+            progress.phase("resolving");
+            let changes = diff(&lock, &plan::resolve(options, mirror, progress)?);
+            if changes.is_empty() {
+                return Ok(lock);
+            }
+            let changes = changes.iter().map(describe).collect::<Vec<_>>().join("\n");
+            Err(BootstrapError::LockDiffers { path: path.to_owned(), changes })
+        }
+        None if options.locked => Err(BootstrapError::Request("--locked needs --lock with a file that is there".to_owned())),
+        None => {
+            progress.phase("resolving");
+            let lock = plan::resolve(options, mirror, progress)?;
+            if let Some(path) = &options.lock {
+                write_lock(path, &lock)?;
+            }
+            Ok(lock)
+        }
+    }
+}
+
+fn check_fits(options: &Options, path: &Path, lock: &Lock) -> Result<(), BootstrapError> {
+    let mut include = options.include.clone();
+    include.sort();
+    let asked = (options.suite.name.as_str(), options.architecture, options.variant.name(), &include);
+    let locked = (lock.suite.as_str(), lock.architecture, lock.variant.as_str(), &lock.include);
+    if asked == locked {
+        return Ok(());
+    }
+    let show = |(suite, architecture, variant, include): (&str, knarr_base::Architecture, &str, &Vec<String>)| {
+        format!("{suite} {architecture} {variant} with [{}]", include.join(", "))
+    };
+    let reason = format!("it is of {}, asked for is {}; remove it to resolve anew", show(locked), show(asked));
+    Err(BootstrapError::BadLock { path: path.to_owned(), reason })
+}
+
+/// One line for a change.
+#[must_use]
+pub fn describe(change: &Change) -> String {
+    match change {
+        Change::Added(name, version) => format!("+ {name} {version}"),
+        Change::Removed(name, version) => format!("- {name} {version}"),
+        Change::Changed(name, old, new) => format!("~ {name} {old} -> {new}"),
+        Change::Rebuilt(name, version) => format!("~ {name} {version} (other bytes)"),
+    }
+}
+
+fn write_lock(path: &Path, lock: &Lock) -> Result<(), BootstrapError> {
+    let fail = |source| BootstrapError::File { path: path.to_owned(), doing: "write", source };
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(parent).map_err(fail)?;
+    std::io::Write::write_all(&mut file, lock.to_text()?.as_bytes()).map_err(fail)?;
+    file.as_file().sync_all().map_err(fail)?;
+    file.persist(path).map(drop).map_err(|error| fail(error.error))
+}
+
+fn fetch_only(lock: &Lock, mirror: &Mirror, progress: &dyn Progress) -> Result<(), BootstrapError> {
+    progress.phase("fetching");
+    progress.expect_bytes(lock.size_bytes());
+    Ok(mirror.pool(&pool_files(lock), &|_, _| {}, &|bytes| progress.bytes(bytes), interrupted())?)
+}
+
+fn pool_files(lock: &Lock) -> Vec<PoolFile> {
+    let file = |package: &crate::lock::LockedPackage| PoolFile {
+        mirrors: lock.releases[package.release].mirrors.clone(),
+        path: package.path.clone(),
+        size_bytes: package.size,
+        digest: package.sha256,
+    };
+    lock.packages.iter().map(file).collect()
+}
+
+type Built = (Vec<Explanation>, Timestamp);
+
+/// Everything that happens inside the stage.
+fn build(options: &Options, lock: &Lock, mirror: &Mirror, path: &Path, progress: &dyn Progress) -> Result<Built, BootstrapError> {
+    let started = options.now;
+    let root = Root::open(path)?;
+    let time = options.time.unwrap_or(lock.time);
+    let environment = vec![("KNARR_SUITE".to_owned(), lock.suite.clone()), ("KNARR_ARCH".to_owned(), lock.architecture.to_string())];
+    let refuse = &mut |_: &str| Err(BootstrapError::Request("a setup or extract hook cannot \"run\": nothing is configured yet".to_owned()));
+    prepare(options, lock, &root)?;
+    options.hooks.run(HookStage::Setup, &root, &environment, refuse)?;
+    let unpacker = Unpacker::new(&root, &options.filter, options.rootless, options.suite.usr_merge);
+    let (mut packages, debs) = fetch_and_unpack(options, lock, mirror, &unpacker, progress)?;
+    unpacker.settle(&mut packages, &debs)?;
+    packages.iter().filter(|package| !package.lost.is_empty()).try_for_each(|package| database::write_list(&root, package))?;
+    database::write_status(&root, &packages)?;
+    options.hooks.run(HookStage::Extract, &root, &environment, refuse)?;
+    let mut explanations = Vec::new();
+    if !options.variant.only_unpacks() {
+        progress.phase("configuring");
+        explanations = configure(options, lock, &root, &unpacker, &mut packages, &debs, time, &environment)?;
+    }
+    conclude(options, &root, &packages)?;
+    Ok((explanations, started))
+}
+
+/// What must be there before the first package.
+fn prepare(options: &Options, lock: &Lock, root: &Root) -> Result<(), BootstrapError> {
+    if options.suite.usr_merge {
+        finish::merge_usr(root, lock.architecture.extra_lib_links())?;
+    }
+    for directory in ["dev", "etc", "proc", "run", "sys", "var/lib", "var/cache", "var/log"] {
+        root.create_dir_all(directory, 0o755)?;
+    }
+    root.create_dir("tmp", 0o1777)?;
+    root.set_mode("tmp", 0o1777)?;
+    database::create(root, lock.architecture.name())
+}
+
+/// Fetches and unpacks side by side; answers with packages and their files by the lock's positions.
+fn fetch_and_unpack(
+    options: &Options,
+    lock: &Lock,
+    mirror: &Mirror,
+    unpacker: &Unpacker<'_>,
+    progress: &dyn Progress,
+) -> Result<(Vec<Package>, Vec<PathBuf>), BootstrapError> {
+    progress.phase("fetching and unpacking");
+    progress.expect_bytes(lock.size_bytes());
+    let files = pool_files(lock);
+    let (sender, receiver) = channel::<(usize, PathBuf)>();
+    let receiver = Mutex::new(receiver);
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
+    let extract_only = options.variant.only_unpacks();
+    let results = std::thread::scope(|scope| {
+        let work = || unpack_all(lock, unpacker, &receiver, extract_only);
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        // A failed worker closes its ear: sending to nobody is no error of the fetch.
+        let fetched = {
+            let sender = sender;
+            let ready = |position, path| drop(sender.send((position, path)));
+            mirror.pool(&files, &ready, &|bytes| progress.bytes(bytes), interrupted())
+        };
+        let mut results = Vec::new();
+        let mut failure = fetched.err().map(BootstrapError::from);
+        for worker in workers {
+            match worker.join().unwrap_or(Err(BootstrapError::Interrupted)) {
+                Ok(mut unpacked) => results.append(&mut unpacked),
+                Err(error) => failure = Some(worse(failure, error)),
+            }
+        }
+        failure.map_or(Ok(results), Err)
+    })?;
+    if interrupted().load(Ordering::SeqCst) {
+        return Err(BootstrapError::Interrupted);
+    }
+    let mut results = results;
+    results.sort_by_key(|(position, ..)| *position);
+    Ok(results.into_iter().map(|(_, package, path)| (package, path)).unzip())
+}
+
+/// What went wrong first is rarely known: a damaged package tells more than an interrupted fetch.
+fn worse(known: Option<BootstrapError>, new: BootstrapError) -> BootstrapError {
+    match known {
+        Some(known) if !matches!(known, BootstrapError::Interrupted | BootstrapError::Mirror(MirrorError::Interrupted)) => known,
+        _ => new,
+    }
+}
+
+type Unpacked = Vec<(usize, Package, PathBuf)>;
+
+fn unpack_all(
+    lock: &Lock,
+    unpacker: &Unpacker<'_>,
+    ready: &Mutex<Receiver<(usize, PathBuf)>>,
+    extract_only: bool,
+) -> Result<Unpacked, BootstrapError> {
+    let mut unpacked = Vec::new();
+    loop {
+        let next = ready.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        let Ok((position, path)) = next else { return Ok(unpacked) };
+        if interrupted().load(Ordering::SeqCst) {
+            return Err(BootstrapError::Interrupted);
+        }
+        let locked = &lock.packages[position];
+        let preinst = if locked.base || extract_only { Preinst::Later } else { Preinst::First };
+        let package = unpacker.unpack(position, locked, &path, preinst)?;
+        unpacked.push((position, package, path));
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "each is one thing that configuring needs, used once")]
+fn configure(
+    options: &Options,
+    lock: &Lock,
+    root: &Root,
+    unpacker: &Unpacker<'_>,
+    packages: &mut Vec<Package>,
+    debs: &[PathBuf],
+    time: Timestamp,
+    environment: &[(String, String)],
+) -> Result<Vec<Explanation>, BootstrapError> {
+    let path = std::path::absolute(root.path()).map_err(|source| BootstrapError::File { path: root.path().to_owned(), doing: "find", source })?;
+    let make_sandbox = || {
+        let hostname = options.hostname.clone().unwrap_or_else(|| "localhost".to_owned());
+        Ok(Sandbox { root: path.clone(), network: false, hostname })
+    };
+    let mut runner = Runner::new(root, lock.architecture, options.scripts, time, options.script_timeout, &make_sandbox);
+    root.create_dir_all("usr/sbin", 0o755)?;
+    root.write(POLICY, b"#!/bin/sh\nexit 101\n", 0o755)?;
+    Configurator::new(root, unpacker, packages, debs, &mut runner)?.configure_base()?;
+    options.hooks.run(HookStage::Essential, root, environment, &mut |command| runner.shell("essential", command))?;
+    Configurator::new(root, unpacker, packages, debs, &mut runner)?.configure_rest()?;
+    root.remove_file(POLICY)?;
+    finish::write_extended_states(root, lock)?;
+    write_host_files(options, lock, root)?;
+    options.hooks.run(HookStage::Customize, root, environment, &mut |command| runner.shell("customize", command))?;
+    Ok(runner.explanations)
+}
+
+/// Tells services not to start while there is nobody to serve.
+const POLICY: &str = "usr/sbin/policy-rc.d";
+
+fn write_host_files(options: &Options, lock: &Lock, root: &Root) -> Result<(), BootstrapError> {
+    if let Some(hostname) = &options.hostname {
+        root.write("etc/hostname", format!("{hostname}\n").as_bytes(), 0o644)?;
+    }
+    let copied = match &options.resolv_conf {
+        ResolvConf::File(path) => Some(path.clone()),
+        ResolvConf::Auto if options.target.format == Format::Directory => Some(PathBuf::from("/etc/resolv.conf")),
+        ResolvConf::Auto | ResolvConf::None => None,
+    };
+    if let Some(path) = copied
+        && (options.resolv_conf != ResolvConf::Auto || path.exists())
+    {
+        let bytes = std::fs::read(&path).map_err(|source| BootstrapError::File { path, doing: "read", source })?;
+        root.write("etc/resolv.conf", &bytes, 0o644)?;
+    }
+    if root.exists("etc/apt")? {
+        write_apt_sources(options, lock, root)?;
+    }
+    Ok(())
+}
+
+fn write_apt_sources(options: &Options, lock: &Lock, root: &Root) -> Result<(), BootstrapError> {
+    let suite = &options.suite;
+    let mut signed_by = suite.signed_by.clone();
+    if !options.keyrings.is_empty() {
+        let mut keys = Vec::new();
+        if let Some(source) = plan::sources(options)?.first() {
+            keys.extend_from_slice(source.keyring.as_bytes());
+        }
+        root.create_dir_all("etc/apt/keyrings", 0o755)?;
+        root.write("etc/apt/keyrings/knarr.gpg", &keys, 0o644)?;
+        signed_by = "/etc/apt/keyrings/knarr.gpg".to_owned();
+    } else if !root.exists(&signed_by)? {
+        signed_by = String::new();
+    }
+    let source = |release: &crate::lock::LockedRelease| AptSource {
+        mirrors: release.mirrors.clone(),
+        suites: vec![release.suite.clone()],
+        components: release.components.clone(),
+        signed_by: signed_by.clone(),
+    };
+    let text = deb822(&lock.releases.iter().map(source).collect::<Vec<_>>());
+    root.create_dir_all("etc/apt/sources.list.d", 0o755)?;
+    Ok(root.write(&format!("etc/apt/sources.list.d/{}.sources", suite.distribution), text.as_bytes(), 0o644)?)
+}
+
+fn conclude(options: &Options, root: &Root, packages: &[Package]) -> Result<(), BootstrapError> {
+    if !options.variant.only_unpacks() {
+        finish::clean(root, packages)?;
+    }
+    if options.target.format == Format::Directory && !options.rootless {
+        finish::make_devices(root)?;
+    }
+    Ok(())
+}
+
+fn deliver(options: &Options, lock: &Lock, stage: Stage, started: Timestamp, progress: &dyn Progress) -> Result<(), BootstrapError> {
+    let newest = options.time.unwrap_or(lock.time);
+    match (&options.target.path, options.target.format) {
+        (Some(path), Format::Directory) => stage.become_target(path),
+        _ => {
+            progress.phase("writing");
+            output::write(&Root::open(stage.root())?, &options.target, lock, newest, started)
+        }
+    }
+}
+
+/// After a failed script the stage is worth a look; after anything else it is not.
+fn abandon(options: &Options, stage: Stage, error: BootstrapError, progress: &dyn Progress) -> BootstrapError {
+    let is_script = matches!(error, BootstrapError::Script { .. } | BootstrapError::Hook { .. });
+    if let (true, Format::Directory, Some(path)) = (is_script, options.target.format, &options.target.path)
+        && let Some(kept) = stage.keep_incomplete(path, &error.to_string())
+    {
+        progress.warn(&format!("what there was of the root is kept, marked incomplete, in {}", kept.display()));
+    }
+    error
+}

@@ -1,0 +1,120 @@
+//! The stage: where a root grows before anybody may see it.
+//!
+//! For a directory it lies beside the target and becomes it by one rename; for everything else it
+//! is a tmpfs that only this process sees, so that its end, however it comes, leaves nothing.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use knarr_linux::{namespace, space};
+
+use crate::BootstrapError;
+use crate::target::{Format, Target};
+
+/// A directory in which a root grows.
+#[derive(Debug)]
+pub struct Stage {
+    holder: PathBuf,
+    root: PathBuf,
+    mounted: bool,
+    kept: bool,
+}
+
+/// Memory that must be free for each byte of .debs before a stage is put into it.
+const MEMORY_PER_DEB_BYTE: u64 = 8;
+
+impl Stage {
+    /// Makes a stage for `target`, to which .debs of so many bytes will be unpacked.
+    pub fn create(target: &Target, deb_bytes: u64) -> Result<Self, BootstrapError> {
+        match (&target.path, target.format) {
+            (Some(path), Format::Directory) => Self::beside(path),
+            _ => Self::in_memory(deb_bytes),
+        }
+    }
+
+    /// The growing root.
+    #[must_use]
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Makes the stage the target, in one step.
+    pub fn become_target(mut self, target: &Path) -> Result<(), BootstrapError> {
+        fs::rename(&self.root, target).map_err(|source| BootstrapError::File { path: target.to_owned(), doing: "create", source })?;
+        self.kept = true;
+        fs::remove_dir(&self.holder).map_err(|source| BootstrapError::File { path: self.holder.clone(), doing: "remove", source })
+    }
+
+    /// Keeps the stage under a name that says what it is, for a look at what went wrong.
+    pub fn keep_incomplete(mut self, target: &Path, reason: &str) -> Option<PathBuf> {
+        if self.mounted {
+            return None;
+        }
+        let name = format!("{}.incomplete", target.file_name()?.to_string_lossy());
+        let path = target.with_file_name(name);
+        if path.exists() {
+            fs::remove_dir_all(&path).ok()?;
+        }
+        fs::write(self.root.join("INCOMPLETE"), format!("This root is not finished: {reason}\n")).ok()?;
+        fs::rename(&self.root, &path).ok()?;
+        self.kept = true;
+        let _ = fs::remove_dir(&self.holder);
+        Some(path)
+    }
+
+    fn beside(target: &Path) -> Result<Self, BootstrapError> {
+        let fail = |source| BootstrapError::File { path: target.to_owned(), doing: "create", source };
+        let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+        let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        remove_leftovers(parent, &name);
+        let holder = tempfile::Builder::new().prefix(&format!(".{name}.knarr-{}-", std::process::id())).tempdir_in(parent).map_err(fail)?;
+        Self::in_directory(holder.keep(), false)
+    }
+
+    fn in_memory(deb_bytes: u64) -> Result<Self, BootstrapError> {
+        let base = std::env::temp_dir();
+        let fail = |source: io::Error| BootstrapError::File { path: base.clone(), doing: "make a stage in", source };
+        let holder = tempfile::Builder::new().prefix("knarr-stage-").tempdir_in(&base).map_err(fail)?.keep();
+        let available = space::available_memory_bytes().map_err(fail)?;
+        let wanted = deb_bytes.saturating_mul(MEMORY_PER_DEB_BYTE).max(256 << 20);
+        let mounted = wanted < available / 2 && namespace::mount_tmpfs(&holder, available / 4 * 3).is_ok();
+        Self::in_directory(holder, mounted)
+    }
+
+    fn in_directory(holder: PathBuf, mounted: bool) -> Result<Self, BootstrapError> {
+        let root = holder.join("root");
+        let made = fs::create_dir(&root).and_then(|()| fs::set_permissions(&root, fs::Permissions::from_mode(0o755)));
+        let stage = Self { holder, root, mounted, kept: false };
+        made.map_err(|source| BootstrapError::File { path: stage.root.clone(), doing: "create", source })?;
+        Ok(stage)
+    }
+}
+
+impl Drop for Stage {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        // Dropping comes after an error or at the end: there is nobody left to tell.
+        if self.mounted {
+            let _ = namespace::unmount(&self.holder);
+        } else {
+            let _ = fs::remove_dir_all(&self.root);
+        }
+        let _ = fs::remove_dir_all(&self.holder);
+    }
+}
+
+/// Removes stages whose process is gone: a kill -9 leaves them.
+fn remove_leftovers(parent: &Path, name: &str) {
+    let prefix = format!(".{name}.knarr-");
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let file_name = entry.file_name().to_string_lossy().into_owned();
+        let pid = file_name.strip_prefix(&prefix).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
+            let _ = fs::remove_dir_all(entry.path());
+        }
+    }
+}

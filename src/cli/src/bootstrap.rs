@@ -1,0 +1,285 @@
+//! `knarr bootstrap`: a root filesystem from a signed mirror.
+
+use std::fmt::Write;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use knarr_base::{Architecture, HumanSize, Timestamp};
+use knarr_bootstrap::filter::PathFilter;
+use knarr_bootstrap::hooks::{Hooks, Stage};
+use knarr_bootstrap::options::ResolvConf;
+use knarr_bootstrap::scripts::ScriptPolicy;
+use knarr_bootstrap::target::Target;
+use knarr_bootstrap::variant::Variant;
+use knarr_bootstrap::{BootstrapError, Options, Report, run as bootstrap};
+use knarr_linux::namespace;
+use knarr_mirror::host::host_mirror;
+use knarr_mirror::release::Leniency;
+use knarr_mirror::suite::{Role, Suite};
+use knarr_mirror::{Mirror, Options as MirrorOptions};
+
+use crate::settings::{cache_dir, now};
+use crate::system::parse_age;
+use crate::ui::Ui;
+
+/// What was typed.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Suite (see `knarr suite ls`), or a suite file
+    suite: String,
+    /// Where the result goes: DIR, FILE.tar[.gz|.xz|.zst], FILE.squashfs, FILE.ext4, oci:DIR, oci-archive:FILE, or - for a tarball on standard output
+    target: String,
+    /// Mirrors to use instead of the suite's own, first to last; pockets are then left out unless named
+    #[arg(env = "KNARR_MIRROR", value_delimiter = ' ')]
+    mirrors: Vec<String>,
+    /// Form of the result, when its name does not say
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+    /// What to start from: essential, apt, minbase, buildd, important, standard, extract, custom
+    #[arg(long, default_value = "minbase")]
+    variant: Variant,
+    /// Architecture, by Debian's name
+    #[arg(long, value_name = "ARCH")]
+    arch: Option<Architecture>,
+    /// Packages to add: name, name=version or name/suite
+    #[arg(long, value_name = "PACKAGES", value_delimiter = ',')]
+    include: Vec<String>,
+    /// Packages to leave out
+    #[arg(long, value_name = "PACKAGES", value_delimiter = ',')]
+    exclude: Vec<String>,
+    /// Components to use
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    components: Vec<String>,
+    /// Pockets to use: any of the suite's, or none
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    pockets: Option<Vec<String>>,
+    /// Let recommended packages come along
+    #[arg(long)]
+    recommends: bool,
+    /// Keyring that replaces the suite's own (.gpg, .asc)
+    #[arg(long, value_name = "FILE")]
+    keyring: Vec<PathBuf>,
+    /// Use the mirror as it was at this time: 20261121T091544Z
+    #[arg(long, value_name = "TIMESTAMP", conflicts_with = "mirrors")]
+    snapshot: Option<String>,
+    /// Write a lock, or obey the one that is there
+    #[arg(long, value_name = "FILE")]
+    lock: Option<PathBuf>,
+    /// Refuse when the lock would change
+    #[arg(long)]
+    locked: bool,
+    /// Leave out files of packages that match
+    #[arg(long, value_name = "PATTERN")]
+    path_exclude: Vec<String>,
+    /// Keep files that match in spite of --path-exclude
+    #[arg(long, value_name = "PATTERN")]
+    path_include: Vec<String>,
+    /// Run before anything is unpacked
+    #[arg(long, value_name = "HOOK")]
+    hook_setup: Vec<String>,
+    /// Run when packages are unpacked and none is configured
+    #[arg(long, value_name = "HOOK")]
+    hook_extract: Vec<String>,
+    /// Run when the essential packages are configured
+    #[arg(long, value_name = "HOOK")]
+    hook_essential: Vec<String>,
+    /// Run in the end: a program, or copy-in, copy-out, upload, download, run
+    #[arg(long, value_name = "HOOK")]
+    hook_customize: Vec<String>,
+    /// Content of /etc/hostname
+    #[arg(long, value_name = "NAME")]
+    hostname: Option<String>,
+    /// What /etc/resolv.conf becomes: auto (the host's, for directories), none, or a file
+    #[arg(long, value_name = "FILE", default_value = "auto")]
+    resolv_conf: String,
+    /// Fetch and stop
+    #[arg(long)]
+    download_only: bool,
+    /// Show what would be installed and stop
+    #[arg(long, visible_alias = "simulate")]
+    dry_run: bool,
+    /// Use the cache only
+    #[arg(long)]
+    offline: bool,
+    /// Where the cache lies
+    #[arg(long, env = "KNARR_CACHE_DIR", value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
+    /// Transfers at once
+    #[arg(long, default_value_t = 6, value_name = "N")]
+    jobs: usize,
+    /// How often a failed transfer is tried again
+    #[arg(long, default_value_t = 3, value_name = "N")]
+    retries: u32,
+    /// Give up a transfer in which nothing comes for this long
+    #[arg(long, default_value = "30s", value_name = "TIME", value_parser = parse_age)]
+    timeout: Duration,
+    /// End a maintainer script that runs longer
+    #[arg(long, default_value = "30m", value_name = "TIME", value_parser = parse_age)]
+    script_timeout: Duration,
+    /// How maintainer scripts run: replay (where proven equal) or inside (always really)
+    #[arg(long, default_value = "replay", value_name = "WAY")]
+    scripts: String,
+    /// Show how each maintainer script ran
+    #[arg(long)]
+    explain: bool,
+    /// Accept a Release file past its Valid-Until: a frozen mirror goes unnoticed
+    #[arg(long)]
+    insecure_allow_expired: bool,
+    /// Accept a Release file older than one seen before: an old state played back goes unnoticed
+    #[arg(long)]
+    insecure_allow_rollback: bool,
+}
+
+pub(crate) fn run(args: Args, ui: &Ui) -> anyhow::Result<()> {
+    let start = Instant::now();
+    // Namespaces first: they can only be entered while there is one thread.
+    let rootless = namespace::is_unprivileged();
+    let cache = args.cache_dir.clone().unwrap_or_else(cache_dir);
+    let explain = args.explain;
+    if !(args.dry_run || args.download_only) {
+        let entered = if rootless { namespace::become_root() } else { namespace::private_mounts() };
+        entered.map_err(BootstrapError::from)?;
+    }
+    let mirror = Mirror::new(mirror_options(&args, cache))?;
+    let dry_run = args.dry_run;
+    let options = options(args, rootless || namespace::in_user_namespace())?;
+    let report = bootstrap(&options, &mirror, ui)?;
+    ui.clear();
+    if explain {
+        ui.print(&explanation(&report)?)?;
+    }
+    if dry_run {
+        return ui.print(&listing(&report)?);
+    }
+    let lock = &report.lock;
+    let seconds = start.elapsed().as_secs_f64();
+    ui.say(&format!(
+        "{} {} {}: {} packages, {} fetched or cached, in {seconds:.1} s -> {}",
+        lock.suite,
+        lock.architecture,
+        lock.variant,
+        lock.packages.len(),
+        HumanSize(lock.size_bytes()),
+        options.target.display()
+    ));
+    Ok(())
+}
+
+fn mirror_options(args: &Args, cache: PathBuf) -> MirrorOptions {
+    MirrorOptions {
+        cache,
+        offline: args.offline,
+        jobs: args.jobs,
+        retries: args.retries,
+        stall: args.timeout,
+        lenient: Leniency { expired: args.insecure_allow_expired || args.snapshot.is_some(), rollback: args.insecure_allow_rollback || args.snapshot.is_some() },
+    }
+}
+
+fn options(args: Args, rootless: bool) -> anyhow::Result<Options> {
+    let suite = crate::suite::find(&args.suite)?;
+    let architecture = args.arch.unwrap_or_else(Architecture::native);
+    let (main_mirror, security_mirror) = mirrors(&suite, architecture, args.snapshot.as_deref())?;
+    let pockets = pockets(&args, &suite)?;
+    let mut filter = PathFilter::default();
+    args.path_exclude.iter().for_each(|pattern| filter.exclude(pattern));
+    args.path_include.iter().for_each(|pattern| filter.include(pattern));
+    let mut hooks = Hooks::default();
+    let given = [(Stage::Setup, &args.hook_setup), (Stage::Extract, &args.hook_extract), (Stage::Essential, &args.hook_essential), (Stage::Customize, &args.hook_customize)];
+    for (stage, texts) in given {
+        texts.iter().try_for_each(|text| hooks.add(stage, text))?;
+    }
+    Ok(Options {
+        target: Target::parse(&args.target, args.format.as_deref()).map_err(|error| BootstrapError::Request(error.to_string()))?,
+        mirrors: args.mirrors.into_iter().filter(|mirror| !mirror.is_empty()).collect(),
+        main_mirror,
+        security_mirror,
+        pockets,
+        architecture,
+        variant: args.variant,
+        include: args.include,
+        exclude: args.exclude,
+        components: if args.components.is_empty() { suite.components.clone() } else { args.components },
+        recommends: args.recommends,
+        keyrings: args.keyring,
+        filter,
+        hooks,
+        hostname: args.hostname,
+        resolv_conf: match args.resolv_conf.as_str() {
+            "auto" => ResolvConf::Auto,
+            "none" => ResolvConf::None,
+            path => ResolvConf::File(path.into()),
+        },
+        lock: args.lock,
+        locked: args.locked,
+        time: source_date_epoch()?,
+        now: now(),
+        download_only: args.download_only,
+        dry_run: args.dry_run,
+        scripts: match args.scripts.as_str() {
+            "replay" => ScriptPolicy::Replay,
+            "inside" => ScriptPolicy::Inside,
+            other => bail!(BootstrapError::Request(format!("--scripts {other}: expected replay or inside"))),
+        },
+        script_timeout: Some(args.script_timeout),
+        rootless,
+        suite,
+    })
+}
+
+/// The machine's own mirrors before the distribution's, unless a time is asked for.
+fn mirrors(suite: &Suite, architecture: Architecture, snapshot: Option<&str>) -> anyhow::Result<(String, String)> {
+    if let Some(time) = snapshot {
+        let template = |template: Option<&String>| {
+            let template = template.with_context(|| format!("suite {} has no snapshots", suite.name))?;
+            Ok::<_, anyhow::Error>(template.replace("{timestamp}", time))
+        };
+        let main = template(suite.snapshot.as_ref())?;
+        let security = suite.security_snapshot.as_ref().map_or_else(|| Ok(main.clone()), |text| template(Some(text)))?;
+        return Ok((main, security));
+    }
+    let all = Suite::all()?;
+    let pick = |role| {
+        let default = || suite.default_mirror(role, architecture).to_owned();
+        let native = architecture == Architecture::native() || suite.ports_mirror.is_none();
+        if native { host_mirror(suite, role, &all).unwrap_or_else(default) } else { default() }
+    };
+    Ok((pick(Role::Main), pick(Role::Security)))
+}
+
+fn pockets(args: &Args, suite: &Suite) -> anyhow::Result<Vec<String>> {
+    let all: Vec<String> = suite.pockets.iter().map(|pocket| pocket.name.clone()).collect();
+    match &args.pockets {
+        None if args.mirrors.iter().all(String::is_empty) => Ok(all),
+        None => Ok(Vec::new()),
+        Some(named) if named == &["none"] => Ok(Vec::new()),
+        Some(named) => match named.iter().find(|name| !all.contains(name)) {
+            Some(unknown) => bail!(BootstrapError::Request(format!("suite {} has no pocket {unknown}: it has {}", suite.name, all.join(", ")))),
+            None => Ok(named.clone()),
+        },
+    }
+}
+
+fn source_date_epoch() -> anyhow::Result<Option<Timestamp>> {
+    let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(None) };
+    let seconds = text.to_str().and_then(|text| text.parse().ok());
+    let seconds = seconds.with_context(|| format!("SOURCE_DATE_EPOCH is {}: expected seconds since 1970", text.display()))?;
+    Ok(Some(Timestamp(seconds)))
+}
+
+fn listing(report: &Report) -> anyhow::Result<String> {
+    let mut text = String::new();
+    for package in &report.lock.packages {
+        writeln!(text, "{} {} {}", package.name, package.version, package.architecture)?;
+    }
+    Ok(text)
+}
+
+fn explanation(report: &Report) -> anyhow::Result<String> {
+    let mut text = format!("{:<32} {:<24} {:<10} {:>7}\n", "PACKAGE", "STEP", "WAY", "MS");
+    for one in &report.explanations {
+        writeln!(text, "{:<32} {:<24} {:<10} {:>7}", one.package, one.step, one.way, one.time_ms)?;
+    }
+    Ok(text)
+}

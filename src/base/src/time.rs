@@ -29,7 +29,8 @@ impl Timestamp {
             .or_else(|| text.strip_suffix('Z'))
             .map_or_else(|| text.to_owned(), |head| format!("{head}+0000"));
         let numeric = numeric.split_once(", ").map_or(numeric.as_str(), |(_, rest)| rest);
-        let zoned = jiff::fmt::rfc2822::DateTimeParser::new().parse_zoned_datetime(numeric).map_err(|_| error())?;
+        let zoned =
+            jiff::fmt::rfc2822::DateTimeParser::new().parse_zoned_datetime(numeric).map_err(|_| error())?;
         Ok(Self(zoned.timestamp().as_second()))
     }
 

@@ -11,11 +11,11 @@ use std::path::PathBuf;
 use knarr_deb::triggers::Trigger;
 use knarr_tree::root::Root;
 
+use crate::BootstrapError;
 use crate::database::{self, ADMIN_DIR, Interests};
 use crate::order::{closure, configure_order, dependency_edges};
 use crate::package::{Control, Package, State};
 use crate::unpack::Unpacker;
-use crate::BootstrapError;
 
 /// Runs one maintainer script and reports what became of it.
 pub trait ScriptRunner {
@@ -79,7 +79,18 @@ impl<'a> Configurator<'a> {
         let order = configure_order(&controls, &edges);
         let unpacked = packages.iter().filter(|package| package.state != State::Deferred);
         let interests = Interests::of(unpacked.map(|package| &package.control))?;
-        Ok(Self { root, unpacker, packages, debs, runner, interests, edges, pre_edges, order, status_is_stale: true })
+        Ok(Self {
+            root,
+            unpacker,
+            packages,
+            debs,
+            runner,
+            interests,
+            edges,
+            pre_edges,
+            order,
+            status_is_stale: true,
+        })
     }
 
     /// Configures the base (the closure of the essential packages): all is unpacked already, so
@@ -87,7 +98,10 @@ impl<'a> Configurator<'a> {
     pub fn configure_base(&mut self) -> Result<(), BootstrapError> {
         database::write_interests(self.root, &self.interests)?;
         let base: Vec<usize> = self.order.iter().copied().filter(|&i| self.packages[i].base).collect();
-        for &position in &base {
+        // base-passwd's preinst makes the users that all others may name.
+        let (users, others): (Vec<usize>, Vec<usize>) =
+            base.iter().partition(|&&i| self.packages[i].control.name() == "base-passwd");
+        for position in users.into_iter().chain(others) {
             self.run_preinst(position)?;
         }
         for &position in &base {
@@ -117,7 +131,9 @@ impl<'a> Configurator<'a> {
         let start = self.pre_edges[position].clone();
         let needed = closure(start, &self.edges);
         for candidate in self.order.clone() {
-            let ready = needed[candidate] && candidate != position && self.packages[candidate].state == State::Unpacked;
+            let ready = needed[candidate]
+                && candidate != position
+                && self.packages[candidate].state == State::Unpacked;
             if ready {
                 self.configure(candidate)?;
             }
@@ -136,7 +152,9 @@ impl<'a> Configurator<'a> {
     }
 
     fn run_preinst(&mut self, position: usize) -> Result<(), BootstrapError> {
-        let Some(bytes) = self.packages[position].control.file("preinst").map(<[u8]>::to_vec) else { return Ok(()) };
+        let Some(bytes) = self.packages[position].control.file("preinst").map(<[u8]>::to_vec) else {
+            return Ok(());
+        };
         let directory = format!("{ADMIN_DIR}/tmp.ci");
         self.write_control_files(position, &directory)?;
         let path = format!("/{directory}/preinst");
@@ -168,7 +186,14 @@ impl<'a> Configurator<'a> {
         Ok(())
     }
 
-    fn run(&mut self, position: usize, name: &'static str, path: String, args: Vec<String>, bytes: &[u8]) -> Result<(), BootstrapError> {
+    fn run(
+        &mut self,
+        position: usize,
+        name: &'static str,
+        path: String,
+        args: Vec<String>,
+        bytes: &[u8],
+    ) -> Result<(), BootstrapError> {
         if std::mem::take(&mut self.status_is_stale) {
             database::write_status(self.root, self.packages)?;
         }
@@ -213,7 +238,9 @@ impl<'a> Configurator<'a> {
     fn activate_by_files(&mut self, position: usize) {
         let mut found = BTreeSet::new();
         for entry in &self.packages[position].entries {
-            found.extend(self.interests.interested_in_path(&entry.path).map(|(t, p)| (t.to_owned(), p.to_owned())));
+            found.extend(
+                self.interests.interested_in_path(&entry.path).map(|(t, p)| (t.to_owned(), p.to_owned())),
+            );
         }
         for (trigger, package) in found {
             self.make_pending(&package, &trigger);
@@ -222,7 +249,9 @@ impl<'a> Configurator<'a> {
 
     /// A package that is not configured yet will see everything when it is: nothing to remember.
     fn make_pending(&mut self, info_name: &str, trigger: &str) {
-        let installed = |package: &&mut Package| package.state == State::Installed && package.control.info_name() == info_name;
+        let installed = |package: &&mut Package| {
+            package.state == State::Installed && package.control.info_name() == info_name
+        };
         if let Some(package) = self.packages.iter_mut().find(installed)
             && !package.pending_triggers.iter().any(|pending| pending == trigger)
         {
@@ -249,7 +278,9 @@ impl<'a> Configurator<'a> {
     fn process_pending(&mut self, position: usize) -> Result<(), BootstrapError> {
         let mut triggers = std::mem::take(&mut self.packages[position].pending_triggers);
         triggers.sort();
-        let Some(bytes) = self.packages[position].control.file("postinst").map(<[u8]>::to_vec) else { return Ok(()) };
+        let Some(bytes) = self.packages[position].control.file("postinst").map(<[u8]>::to_vec) else {
+            return Ok(());
+        };
         let path = format!("/{ADMIN_DIR}/info/{}.postinst", self.packages[position].control.info_name());
         self.run(position, "postinst", path, vec!["triggered".to_owned(), triggers.join(" ")], &bytes)
     }

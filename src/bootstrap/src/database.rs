@@ -83,8 +83,10 @@ pub fn conffiles(root: &Root, control: &Control) -> Result<Vec<Conffile>, Bootst
 
 fn sums_text(root: &Root, package: &Package) -> Result<String, BootstrapError> {
     let mut text = String::new();
-    let is_conffile = |path: &str| package.conffiles.iter().any(|conffile| conffile.path.trim_start_matches('/') == path);
-    for entry in package.entries.iter().filter(|entry| entry.kind == Kind::File && !is_conffile(&entry.path)) {
+    let is_conffile =
+        |path: &str| package.conffiles.iter().any(|conffile| conffile.path.trim_start_matches('/') == path);
+    for entry in package.entries.iter().filter(|entry| entry.kind == Kind::File && !is_conffile(&entry.path))
+    {
         let _ = writeln!(text, "{}  {}", md5_hex(&root.read(&entry.path)?), entry.path);
     }
     Ok(text)
@@ -102,7 +104,8 @@ pub const SCRIPTS: [&str; 5] = ["preinst", "postinst", "prerm", "postrm", "confi
 
 /// The text of `/var/lib/dpkg/status`. Packages are ordered by name, then architecture.
 pub fn status_text(packages: &[Package]) -> Result<String, BootstrapError> {
-    let mut sorted: Vec<&Package> = packages.iter().filter(|package| package.state != State::Deferred).collect();
+    let mut sorted: Vec<&Package> =
+        packages.iter().filter(|package| package.state != State::Deferred).collect();
     sorted.sort_by_key(|package| (package.control.name(), package.control.architecture()));
     let mut text = String::with_capacity(packages.len() * 1024);
     for package in sorted {
@@ -149,10 +152,13 @@ impl Interests {
     /// The text of `triggers/File`.
     #[must_use]
     pub fn file_text(&self) -> String {
-        self.all.iter().filter(|(name, ..)| name.starts_with('/')).fold(String::new(), |mut text, (name, package, noawait)| {
-            let _ = writeln!(text, "{name} {package}{}", suffix(*noawait));
-            text
-        })
+        self.all.iter().filter(|(name, ..)| name.starts_with('/')).fold(
+            String::new(),
+            |mut text, (name, package, noawait)| {
+                let _ = writeln!(text, "{name} {package}{}", suffix(*noawait));
+                text
+            },
+        )
     }
 
     /// Names of explicit triggers with the text of the file that bears the name.
@@ -220,7 +226,8 @@ const fn status_line(state: State) -> &'static str {
 }
 
 fn write_field(text: &mut String, name: &str, value: &str) {
-    let absent = value.is_empty() || (matches!(name, "Essential" | "Protected" | "Multi-Arch") && value == "no");
+    let absent =
+        value.is_empty() || (matches!(name, "Essential" | "Protected" | "Multi-Arch") && value == "no");
     if !absent {
         let _ = writeln!(text, "{name}: {}", value.trim_end());
     }
@@ -243,18 +250,52 @@ fn write_relation(text: &mut String, control: &Control, field: &str) -> Result<(
     if groups.is_empty() {
         return Ok(());
     }
-    let groups: Vec<String> =
-        groups.iter().map(|group| group.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | ")).collect();
+    let groups: Vec<String> = groups
+        .iter()
+        .map(|group| group.iter().map(ToString::to_string).collect::<Vec<_>>().join(" | "))
+        .collect();
     let _ = writeln!(text, "{field}: {}", groups.join(", "));
     Ok(())
 }
 
-const RELATIONS: &[&str] =
-    &["Replaces", "Provides", "Depends", "Pre-Depends", "Recommends", "Suggests", "Breaks", "Conflicts", "Enhances"];
+const RELATIONS: &[&str] = &[
+    "Replaces",
+    "Provides",
+    "Depends",
+    "Pre-Depends",
+    "Recommends",
+    "Suggests",
+    "Breaks",
+    "Conflicts",
+    "Enhances",
+];
 
 const LEADING: &[&str] = &[
-    "Package", "Essential", "Protected", "Status", "Priority", "Section", "Installed-Size", "Origin", "Maintainer",
-    "Bugs", "Architecture", "Multi-Arch", "Source", "Version", "Config-Version", "Replaces", "Provides", "Depends",
-    "Pre-Depends", "Recommends", "Suggests", "Breaks", "Conflicts", "Enhances", "Conffiles", "Description",
+    "Package",
+    "Essential",
+    "Protected",
+    "Status",
+    "Priority",
+    "Section",
+    "Installed-Size",
+    "Origin",
+    "Maintainer",
+    "Bugs",
+    "Architecture",
+    "Multi-Arch",
+    "Source",
+    "Version",
+    "Config-Version",
+    "Replaces",
+    "Provides",
+    "Depends",
+    "Pre-Depends",
+    "Recommends",
+    "Suggests",
+    "Breaks",
+    "Conflicts",
+    "Enhances",
+    "Conffiles",
+    "Description",
     "Triggers-Pending",
 ];

@@ -124,7 +124,9 @@ pub enum BootstrapError {
         changes: String,
     },
     /// The machine cannot run this architecture's programs.
-    #[error("package {package} has a {step} script that must run, and this machine cannot run {architecture} programs")]
+    #[error(
+        "package {package} has a {step} script that must run, and this machine cannot run {architecture} programs"
+    )]
     CannotRun {
         /// Which package.
         package: String,
@@ -157,5 +159,9 @@ pub enum BootstrapError {
 }
 
 fn script_output(output: &str) -> String {
-    if output.trim().is_empty() { "; it printed nothing".to_owned() } else { format!("; it printed:\n{}", output.trim_end()) }
+    if output.trim().is_empty() {
+        "; it printed nothing".to_owned()
+    } else {
+        format!("; it printed:\n{}", output.trim_end())
+    }
 }

@@ -38,7 +38,8 @@ impl PathFilter {
             return false;
         }
         let absolute = format!("/{path}");
-        let last = self.patterns.iter().rev().find(|(_, pattern)| matches(pattern.as_bytes(), absolute.as_bytes()));
+        let last =
+            self.patterns.iter().rev().find(|(_, pattern)| matches(pattern.as_bytes(), absolute.as_bytes()));
         last.is_some_and(|(out, _)| *out)
     }
 }

@@ -24,12 +24,35 @@ pub fn write_extended_states(root: &Root, lock: &Lock) -> Result<(), BootstrapEr
     let mut text = String::new();
     for package in lock.packages.iter().filter(|package| package.automatic) {
         let architecture = if package.architecture == "all" { native } else { &package.architecture };
-        let _ = writeln!(text, "Package: {}\nArchitecture: {architecture}\nAuto-Installed: 1\n", package.name);
+        let _ =
+            writeln!(text, "Package: {}\nArchitecture: {architecture}\nAuto-Installed: 1\n", package.name);
     }
     if text.is_empty() || !root.exists("var/lib/apt")? {
         return Ok(());
     }
     Ok(root.write("var/lib/apt/extended_states", text.as_bytes(), 0o644)?)
+}
+
+/// Gives apt's download directories to the user that apt drops to, as apt itself would.
+pub fn give_apt_its_directories(root: &Root) -> Result<(), BootstrapError> {
+    let Some(uid) = user_id(root, "_apt")? else { return Ok(()) };
+    for path in ["var/lib/apt/lists/partial", "var/cache/apt/archives/partial"] {
+        if root.exists(path)? {
+            root.set_owner(path, uid, 0)?;
+            root.set_mode(path, 0o700)?;
+        }
+    }
+    Ok(())
+}
+
+fn user_id(root: &Root, name: &str) -> Result<Option<u32>, BootstrapError> {
+    if !root.exists("etc/passwd")? {
+        return Ok(None);
+    }
+    let text = root.read("etc/passwd")?;
+    let text = String::from_utf8_lossy(&text).into_owned();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::to_owned));
+    Ok(line.and_then(|line| line.split(':').nth(1)?.parse().ok()))
 }
 
 /// Removes what differs from run to run: logs, caches of programs, identities, leftovers.

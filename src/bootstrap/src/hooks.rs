@@ -66,7 +66,8 @@ impl Hook {
             "copy-in" | "copy-out" => {
                 let mut paths = words()?;
                 let last = paths.pop().filter(|_| !paths.is_empty());
-                let last = last.ok_or_else(|| bad("it needs at least one path and a directory to copy to"))?;
+                let last =
+                    last.ok_or_else(|| bad("it needs at least one path and a directory to copy to"))?;
                 if verb == "copy-in" {
                     Self::CopyIn(paths.into_iter().map(PathBuf::from).collect(), last)
                 } else {
@@ -74,7 +75,8 @@ impl Hook {
                 }
             }
             "upload" | "download" => {
-                let [from, to]: [String; 2] = words()?.try_into().map_err(|_| bad("it needs exactly two paths"))?;
+                let [from, to]: [String; 2] =
+                    words()?.try_into().map_err(|_| bad("it needs exactly two paths"))?;
                 if verb == "upload" { Self::Upload(from.into(), to) } else { Self::Download(from, to.into()) }
             }
             "run" if rest.trim().is_empty() => return Err(bad("it needs a command")),
@@ -145,7 +147,12 @@ fn copy(hook: &Hook, root: &Root) -> Result<(), BootstrapError> {
     }
 }
 
-fn shell(stage: Stage, command: &str, root: &Root, environment: &[(String, String)]) -> Result<(), BootstrapError> {
+fn shell(
+    stage: Stage,
+    command: &str,
+    root: &Root,
+    environment: &[(String, String)],
+) -> Result<(), BootstrapError> {
     let mut program = if is_executable(Path::new(command)) {
         Command::new(command)
     } else {
@@ -155,8 +162,14 @@ fn shell(stage: Stage, command: &str, root: &Root, environment: &[(String, Strin
     };
     // What a hook prints belongs to people; standard output may be carrying a tarball.
     let stderr = std::io::stderr();
-    let stdout = std::os::fd::AsFd::as_fd(&stderr).try_clone_to_owned().map_or_else(|_| Stdio::null(), Stdio::from);
-    let status = program.arg(root.path()).envs(environment.iter().cloned()).stdin(Stdio::null()).stdout(stdout).status();
+    let stdout =
+        std::os::fd::AsFd::as_fd(&stderr).try_clone_to_owned().map_or_else(|_| Stdio::null(), Stdio::from);
+    let status = program
+        .arg(root.path())
+        .envs(environment.iter().cloned())
+        .stdin(Stdio::null())
+        .stdout(stdout)
+        .status();
     let failed = |status: String| BootstrapError::Hook {
         stage: stage.name(),
         hook: command.to_owned(),

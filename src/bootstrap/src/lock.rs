@@ -110,11 +110,18 @@ impl Lock {
         }
         for package in &lock.packages {
             if package.release >= lock.releases.len() {
-                return Err(bad(format!("{} names release {}, which is not there", package.name, package.release)));
+                return Err(bad(format!(
+                    "{} names release {}, which is not there",
+                    package.name, package.release
+                )));
             }
-            let unsafe_path = package.path.starts_with('/') || package.path.split('/').any(|part| part == "..");
+            let unsafe_path =
+                package.path.starts_with('/') || package.path.split('/').any(|part| part == "..");
             if unsafe_path {
-                return Err(bad(format!("{} has path {:?}, which leaves the mirror", package.name, package.path)));
+                return Err(bad(format!(
+                    "{} has path {:?}, which leaves the mirror",
+                    package.name, package.path
+                )));
             }
         }
         Ok(lock)
@@ -122,7 +129,10 @@ impl Lock {
 
     /// The text of the file.
     pub fn to_text(&self) -> Result<String, BootstrapError> {
-        let body = toml::to_string(self).map_err(|error| BootstrapError::BadLock { path: "(new lock)".into(), reason: error.to_string() })?;
+        let body = toml::to_string(self).map_err(|error| BootstrapError::BadLock {
+            path: "(new lock)".into(),
+            reason: error.to_string(),
+        })?;
         Ok(format!("# Written by knarr: the exact bytes that a root filesystem is made of.\n{body}"))
     }
 
@@ -165,7 +175,11 @@ fn by_name(lock: &Lock) -> BTreeMap<(String, String), &LockedPackage> {
     lock.packages.iter().map(|package| (key(package), package)).collect()
 }
 
-fn change(name: &(String, String), old: Option<&&LockedPackage>, new: Option<&&LockedPackage>) -> Option<Change> {
+fn change(
+    name: &(String, String),
+    old: Option<&&LockedPackage>,
+    new: Option<&&LockedPackage>,
+) -> Option<Change> {
     let name = format!("{}{}", name.0, name.1);
     match (old, new) {
         (None, Some(new)) => Some(Change::Added(name, new.version.clone())),
@@ -173,7 +187,9 @@ fn change(name: &(String, String), old: Option<&&LockedPackage>, new: Option<&&L
         (Some(old), Some(new)) if old.version != new.version => {
             Some(Change::Changed(name, old.version.clone(), new.version.clone()))
         }
-        (Some(old), Some(new)) if old.sha256 != new.sha256 => Some(Change::Rebuilt(name, new.version.clone())),
+        (Some(old), Some(new)) if old.sha256 != new.sha256 => {
+            Some(Change::Rebuilt(name, new.version.clone()))
+        }
         _ => None,
     }
 }

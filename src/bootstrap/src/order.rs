@@ -22,8 +22,11 @@ pub fn dependency_edges(packages: &[&Control], fields: &[&str]) -> Result<Vec<Ve
 pub fn configure_order(packages: &[&Control], edges: &[Vec<usize>]) -> Vec<usize> {
     let mut roots: Vec<usize> = (0..packages.len()).collect();
     // base-passwd makes the users and groups that every other script takes for granted.
-    roots.sort_by_key(|&i| (packages[i].name() != "base-passwd", packages[i].name(), packages[i].architecture()));
-    let mut walk = Walk { edges, visited: vec![false; packages.len()], order: Vec::with_capacity(packages.len()) };
+    roots.sort_by_key(|&i| {
+        (packages[i].name() != "base-passwd", packages[i].name(), packages[i].architecture())
+    });
+    let mut walk =
+        Walk { edges, visited: vec![false; packages.len()], order: Vec::with_capacity(packages.len()) };
     for root in roots {
         walk.visit(root);
     }

@@ -18,17 +18,27 @@ use crate::lock::Lock;
 use crate::target::{Format, Target};
 
 /// Writes `root` to a target that is no directory.
-pub fn write(root: &Root, target: &Target, lock: &Lock, newest: Timestamp, started: Timestamp) -> Result<(), BootstrapError> {
+pub fn write(
+    root: &Root,
+    target: &Target,
+    lock: &Lock,
+    newest: Timestamp,
+    started: Timestamp,
+) -> Result<(), BootstrapError> {
     let mut dev = dev_entries();
     dev.push(directory("dev"));
     // Containers get a /dev of their own: in an image it stays empty.
     let empty_dev = [directory("dev")];
     let options = TarOptions { newest, started, skip: &|path| path.starts_with("dev/"), extra: &empty_dev };
     match (target.format, &target.path) {
-        (Format::Tar, None) => write_stream(root, io::stdout(), Compression::None, &tar_options(newest, started, &dev)),
+        (Format::Tar, None) => {
+            write_stream(root, io::stdout(), Compression::None, &tar_options(newest, started, &dev))
+        }
         (Format::Tar, Some(path)) => {
             let options = tar_options(newest, started, &dev);
-            replace_file(path, |temporary| write_stream(root, create(temporary)?, Compression::of_path(path), &options))
+            replace_file(path, |temporary| {
+                write_stream(root, create(temporary)?, Compression::of_path(path), &options)
+            })
         }
         (Format::Squashfs, Some(path)) => {
             let options = tar_options(newest, started, &dev);
@@ -38,11 +48,14 @@ pub fn write(root: &Root, target: &Target, lock: &Lock, newest: Timestamp, start
             let content = write_tar(root, io::sink(), &options)?;
             Ok(image::write_ext4(root, temporary, content.content_bytes + content.entries * 4096, newest)?)
         }),
-        (Format::Oci, Some(path)) => replace_directory(path, |temporary| write_oci(root, temporary, lock, &options)),
+        (Format::Oci, Some(path)) => {
+            replace_directory(path, |temporary| write_oci(root, temporary, lock, &options))
+        }
         (Format::OciArchive, Some(path)) => replace_file(path, |temporary| {
             let holder = temporary.with_extension("layout");
             fs::create_dir(&holder).map_err(|source| file_error(&holder, "create", source))?;
-            let packed = write_oci(root, &holder, lock, &options).and_then(|()| Ok(pack_archive(&holder, create(temporary)?, newest)?));
+            let packed = write_oci(root, &holder, lock, &options)
+                .and_then(|()| Ok(pack_archive(&holder, create(temporary)?, newest)?));
             let removed = fs::remove_dir_all(&holder).map_err(|source| file_error(&holder, "remove", source));
             packed.and(removed)
         }),
@@ -61,16 +74,34 @@ fn is_standard_device(path: &str) -> bool {
 }
 
 fn directory(path: &str) -> ExtraEntry {
-    ExtraEntry { path: path.to_owned(), kind: knarr_tree::unpack::Kind::Directory, mode: 0o755, gid: 0, device: (0, 0), link: String::new() }
+    ExtraEntry {
+        path: path.to_owned(),
+        kind: knarr_tree::unpack::Kind::Directory,
+        mode: 0o755,
+        gid: 0,
+        device: (0, 0),
+        link: String::new(),
+    }
 }
 
-fn write_stream(root: &Root, out: impl Write + Send + 'static, compression: Compression, options: &TarOptions<'_>) -> Result<(), BootstrapError> {
-    let mut out = writer(compression, io::BufWriter::with_capacity(1 << 20, out)).map_err(TreeError::Write)?;
+fn write_stream(
+    root: &Root,
+    out: impl Write + Send + 'static,
+    compression: Compression,
+    options: &TarOptions<'_>,
+) -> Result<(), BootstrapError> {
+    let mut out =
+        writer(compression, io::BufWriter::with_capacity(1 << 20, out)).map_err(TreeError::Write)?;
     let _: TarStats = write_tar(root, &mut out, options)?;
     Ok(out.finish().map_err(TreeError::Write)?)
 }
 
-fn write_oci(root: &Root, directory: &Path, lock: &Lock, options: &TarOptions<'_>) -> Result<(), BootstrapError> {
+fn write_oci(
+    root: &Root,
+    directory: &Path,
+    lock: &Lock,
+    options: &TarOptions<'_>,
+) -> Result<(), BootstrapError> {
     let mut layout = LayoutWriter::create(directory)?;
     let created_by = format!("knarr bootstrap --variant={} {}", lock.variant, lock.suite);
     layout.add_layer(Compression::Zstd(3), &created_by, |out| write_tar(root, out, options).map(drop))?;
@@ -94,10 +125,15 @@ fn file_error(path: &Path, doing: &'static str, source: io::Error) -> BootstrapE
 }
 
 /// Writes a file under another name, brings it to the disk, and renames it.
-fn replace_file(path: &Path, write: impl FnOnce(&Path) -> Result<(), BootstrapError>) -> Result<(), BootstrapError> {
+fn replace_file(
+    path: &Path,
+    write: impl FnOnce(&Path) -> Result<(), BootstrapError>,
+) -> Result<(), BootstrapError> {
     let temporary = temporary_beside(path);
     let outcome = write(&temporary).and_then(|()| {
-        let synced = File::open(&temporary).and_then(|file| file.sync_all()).and_then(|()| fs::rename(&temporary, path));
+        let synced = File::open(&temporary)
+            .and_then(|file| file.sync_all())
+            .and_then(|()| fs::rename(&temporary, path));
         synced.map_err(|source| file_error(path, "create", source))
     });
     if outcome.is_err() {
@@ -106,11 +142,15 @@ fn replace_file(path: &Path, write: impl FnOnce(&Path) -> Result<(), BootstrapEr
     outcome
 }
 
-fn replace_directory(path: &Path, write: impl FnOnce(&Path) -> Result<(), BootstrapError>) -> Result<(), BootstrapError> {
+fn replace_directory(
+    path: &Path,
+    write: impl FnOnce(&Path) -> Result<(), BootstrapError>,
+) -> Result<(), BootstrapError> {
     let temporary = temporary_beside(path);
     fs::create_dir(&temporary).map_err(|source| file_error(&temporary, "create", source))?;
     let outcome = write(&temporary).and_then(|()| {
-        let synced = knarr_linux::space::sync_file_system(&temporary).and_then(|()| fs::rename(&temporary, path));
+        let synced =
+            knarr_linux::space::sync_file_system(&temporary).and_then(|()| fs::rename(&temporary, path));
         synced.map_err(|source| file_error(path, "create", source))
     });
     if outcome.is_err() {

@@ -21,7 +21,8 @@ impl Control {
     pub fn parse(text: &str, files: Vec<ControlFile>) -> Result<Self, BootstrapError> {
         let mut stanzas = stanza::stanzas(text.as_bytes());
         let stanza = stanzas.next().ok_or(BootstrapError::EmptyControl)??;
-        let fields: Vec<_> = stanza.fields().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let fields: Vec<_> =
+            stanza.fields().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
         let control = Self { fields, files };
         match ["Package", "Version", "Architecture"].iter().find(|field| control.field(field).is_empty()) {
             Some(field) => Err(BootstrapError::MissingControlField { field: (*field).to_owned() }),
@@ -68,7 +69,11 @@ impl Control {
     /// The stem of its files in `/var/lib/dpkg/info`: the name, with `:arch` for `Multi-Arch: same`.
     #[must_use]
     pub fn info_name(&self) -> String {
-        if self.is_multi_arch_same() { format!("{}:{}", self.name(), self.architecture()) } else { self.name().to_owned() }
+        if self.is_multi_arch_same() {
+            format!("{}:{}", self.name(), self.architecture())
+        } else {
+            self.name().to_owned()
+        }
     }
 
     /// The bytes of a file beside `control`.

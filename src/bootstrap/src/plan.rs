@@ -27,7 +27,8 @@ pub fn sources(options: &Options) -> Result<Vec<Source>, BootstrapError> {
         components: options.components.clone(),
         keyring: keyring.clone(),
     };
-    let main = if options.mirrors.is_empty() { vec![options.main_mirror.clone()] } else { options.mirrors.clone() };
+    let main =
+        if options.mirrors.is_empty() { vec![options.main_mirror.clone()] } else { options.mirrors.clone() };
     let mut sources = vec![source(main.clone(), &suite.name)];
     for pocket in suite.pockets.iter().filter(|pocket| options.pockets.contains(&pocket.name)) {
         let mirrors = match pocket.mirror {
@@ -77,15 +78,30 @@ pub fn resolve(options: &Options, mirror: &Mirror, progress: &dyn Progress) -> R
 type Offer = (VerifiedRelease, Vec<(String, PackagesIndex)>);
 
 /// All releases and their indices, fetched side by side.
-fn fetch_offers(options: &Options, mirror: &Mirror, sources: &[Source], progress: &dyn Progress) -> Result<Vec<Offer>, BootstrapError> {
+fn fetch_offers(
+    options: &Options,
+    mirror: &Mirror,
+    sources: &[Source],
+    progress: &dyn Progress,
+) -> Result<Vec<Offer>, BootstrapError> {
     std::thread::scope(|scope| {
-        let fetches: Vec<_> = sources.iter().map(|source| scope.spawn(move || fetch_offer(options, mirror, source, progress))).collect();
-        let join = |fetch: std::thread::ScopedJoinHandle<'_, Result<Offer, BootstrapError>>| fetch.join().unwrap_or(Err(BootstrapError::Interrupted));
+        let fetches: Vec<_> = sources
+            .iter()
+            .map(|source| scope.spawn(move || fetch_offer(options, mirror, source, progress)))
+            .collect();
+        let join = |fetch: std::thread::ScopedJoinHandle<'_, Result<Offer, BootstrapError>>| {
+            fetch.join().unwrap_or(Err(BootstrapError::Interrupted))
+        };
         fetches.into_iter().map(join).collect()
     })
 }
 
-fn fetch_offer(options: &Options, mirror: &Mirror, source: &Source, progress: &dyn Progress) -> Result<Offer, BootstrapError> {
+fn fetch_offer(
+    options: &Options,
+    mirror: &Mirror,
+    source: &Source,
+    progress: &dyn Progress,
+) -> Result<Offer, BootstrapError> {
     let release = mirror.release(source, options.architecture, options.now)?;
     let mut architectures = vec![options.architecture.name()];
     let has_all = release.release().architectures.iter().any(|name| name == "all");
@@ -107,9 +123,18 @@ fn fetch_offer(options: &Options, mirror: &Mirror, source: &Source, progress: &d
     Ok((release, indices))
 }
 
-fn choose(options: &Options, universe: &Universe<'_>, origin: &[usize], releases: &[&VerifiedRelease]) -> Result<Lock, BootstrapError> {
+fn choose(
+    options: &Options,
+    universe: &Universe<'_>,
+    origin: &[usize],
+    releases: &[&VerifiedRelease],
+) -> Result<Lock, BootstrapError> {
     let variant = options.variant;
-    let names = variant.names().iter().filter(|name| !options.exclude.iter().any(|out| out == *name)).map(|name| (*name).to_owned());
+    let names = variant
+        .names()
+        .iter()
+        .filter(|name| !options.exclude.iter().any(|out| out == *name))
+        .map(|name| (*name).to_owned());
     let include: Vec<String> = names.chain(options.include.iter().cloned()).collect();
     let request = Request {
         include: with_usr_merge(options, include),
@@ -161,7 +186,12 @@ fn base_of(universe: &Universe<'_>, request: &Request) -> Result<HashSet<Package
     Ok(solver::resolve(universe, &request)?.packages.iter().map(|chosen| chosen.id).collect())
 }
 
-fn locked(universe: &Universe<'_>, chosen: &solver::Chosen, origin: &[usize], base: &HashSet<PackageId>) -> LockedPackage {
+fn locked(
+    universe: &Universe<'_>,
+    chosen: &solver::Chosen,
+    origin: &[usize],
+    base: &HashSet<PackageId>,
+) -> LockedPackage {
     let record = universe.record(chosen.id);
     LockedPackage {
         name: record.name().to_owned(),

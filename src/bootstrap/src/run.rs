@@ -71,7 +71,12 @@ fn check_target(options: &Options) -> Result<(), BootstrapError> {
 
 /// The lock that is there, or a new one; a new one is written where one was asked for.
 fn obtain_lock(options: &Options, mirror: &Mirror, progress: &dyn Progress) -> Result<Lock, BootstrapError> {
-    let existing = options.lock.as_deref().filter(|path| path.exists()).map(|path| Ok::<_, BootstrapError>((path, Lock::load(path)?))).transpose()?;
+    let existing = options
+        .lock
+        .as_deref()
+        .filter(|path| path.exists())
+        .map(|path| Ok::<_, BootstrapError>((path, Lock::load(path)?)))
+        .transpose()?;
     match existing {
         Some((path, lock)) if !options.locked => {
             check_fits(options, path, &lock)?;
@@ -86,7 +91,9 @@ fn obtain_lock(options: &Options, mirror: &Mirror, progress: &dyn Progress) -> R
             let changes = changes.iter().map(describe).collect::<Vec<_>>().join("\n");
             Err(BootstrapError::LockDiffers { path: path.to_owned(), changes })
         }
-        None if options.locked => Err(BootstrapError::Request("--locked needs --lock with a file that is there".to_owned())),
+        None if options.locked => {
+            Err(BootstrapError::Request("--locked needs --lock with a file that is there".to_owned()))
+        }
         None => {
             progress.phase("resolving");
             let lock = plan::resolve(options, mirror, progress)?;
@@ -106,10 +113,12 @@ fn check_fits(options: &Options, path: &Path, lock: &Lock) -> Result<(), Bootstr
     if asked == locked {
         return Ok(());
     }
-    let show = |(suite, architecture, variant, include): (&str, knarr_base::Architecture, &str, &Vec<String>)| {
-        format!("{suite} {architecture} {variant} with [{}]", include.join(", "))
-    };
-    let reason = format!("it is of {}, asked for is {}; remove it to resolve anew", show(locked), show(asked));
+    let show =
+        |(suite, architecture, variant, include): (&str, knarr_base::Architecture, &str, &Vec<String>)| {
+            format!("{suite} {architecture} {variant} with [{}]", include.join(", "))
+        };
+    let reason =
+        format!("it is of {}, asked for is {}; remove it to resolve anew", show(locked), show(asked));
     Err(BootstrapError::BadLock { path: path.to_owned(), reason })
 }
 
@@ -126,7 +135,8 @@ pub fn describe(change: &Change) -> String {
 
 fn write_lock(path: &Path, lock: &Lock) -> Result<(), BootstrapError> {
     let fail = |source| BootstrapError::File { path: path.to_owned(), doing: "write", source };
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+    let parent =
+        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(parent).map_err(fail)?;
     std::io::Write::write_all(&mut file, lock.to_text()?.as_bytes()).map_err(fail)?;
     file.as_file().sync_all().map_err(fail)?;
@@ -152,18 +162,34 @@ fn pool_files(lock: &Lock) -> Vec<PoolFile> {
 type Built = (Vec<Explanation>, Timestamp);
 
 /// Everything that happens inside the stage.
-fn build(options: &Options, lock: &Lock, mirror: &Mirror, path: &Path, progress: &dyn Progress) -> Result<Built, BootstrapError> {
+fn build(
+    options: &Options,
+    lock: &Lock,
+    mirror: &Mirror,
+    path: &Path,
+    progress: &dyn Progress,
+) -> Result<Built, BootstrapError> {
     let started = options.now;
     let root = Root::open(path)?;
     let time = options.time.unwrap_or(lock.time);
-    let environment = vec![("KNARR_SUITE".to_owned(), lock.suite.clone()), ("KNARR_ARCH".to_owned(), lock.architecture.to_string())];
-    let refuse = &mut |_: &str| Err(BootstrapError::Request("a setup or extract hook cannot \"run\": nothing is configured yet".to_owned()));
+    let environment = vec![
+        ("KNARR_SUITE".to_owned(), lock.suite.clone()),
+        ("KNARR_ARCH".to_owned(), lock.architecture.to_string()),
+    ];
+    let refuse = &mut |_: &str| {
+        Err(BootstrapError::Request(
+            "a setup or extract hook cannot \"run\": nothing is configured yet".to_owned(),
+        ))
+    };
     prepare(options, lock, &root)?;
     options.hooks.run(HookStage::Setup, &root, &environment, refuse)?;
     let unpacker = Unpacker::new(&root, &options.filter, options.rootless, options.suite.usr_merge);
     let (mut packages, debs) = fetch_and_unpack(options, lock, mirror, &unpacker, progress)?;
     unpacker.settle(&mut packages, &debs)?;
-    packages.iter().filter(|package| !package.lost.is_empty()).try_for_each(|package| database::write_list(&root, package))?;
+    packages
+        .iter()
+        .filter(|package| !package.lost.is_empty())
+        .try_for_each(|package| database::write_list(&root, package))?;
     database::write_status(&root, &packages)?;
     options.hooks.run(HookStage::Extract, &root, &environment, refuse)?;
     let mut explanations = Vec::new();
@@ -233,7 +259,14 @@ fn fetch_and_unpack(
 /// What went wrong first is rarely known: a damaged package tells more than an interrupted fetch.
 fn worse(known: Option<BootstrapError>, new: BootstrapError) -> BootstrapError {
     match known {
-        Some(known) if !matches!(known, BootstrapError::Interrupted | BootstrapError::Mirror(MirrorError::Interrupted)) => known,
+        Some(known)
+            if !matches!(
+                known,
+                BootstrapError::Interrupted | BootstrapError::Mirror(MirrorError::Interrupted)
+            ) =>
+        {
+            known
+        }
         _ => new,
     }
 }
@@ -271,21 +304,31 @@ fn configure(
     time: Timestamp,
     environment: &[(String, String)],
 ) -> Result<Vec<Explanation>, BootstrapError> {
-    let path = std::path::absolute(root.path()).map_err(|source| BootstrapError::File { path: root.path().to_owned(), doing: "find", source })?;
+    let path = std::path::absolute(root.path()).map_err(|source| BootstrapError::File {
+        path: root.path().to_owned(),
+        doing: "find",
+        source,
+    })?;
     let make_sandbox = || {
         let hostname = options.hostname.clone().unwrap_or_else(|| "localhost".to_owned());
         Ok(Sandbox { root: path.clone(), network: false, hostname })
     };
-    let mut runner = Runner::new(root, lock.architecture, options.scripts, time, options.script_timeout, &make_sandbox);
+    let mut runner =
+        Runner::new(root, lock.architecture, options.scripts, time, options.script_timeout, &make_sandbox);
     root.create_dir_all("usr/sbin", 0o755)?;
     root.write(POLICY, b"#!/bin/sh\nexit 101\n", 0o755)?;
     Configurator::new(root, unpacker, packages, debs, &mut runner)?.configure_base()?;
-    options.hooks.run(HookStage::Essential, root, environment, &mut |command| runner.shell("essential", command))?;
+    options
+        .hooks
+        .run(HookStage::Essential, root, environment, &mut |command| runner.shell("essential", command))?;
     Configurator::new(root, unpacker, packages, debs, &mut runner)?.configure_rest()?;
     root.remove_file(POLICY)?;
     finish::write_extended_states(root, lock)?;
+    finish::give_apt_its_directories(root)?;
     write_host_files(options, lock, root)?;
-    options.hooks.run(HookStage::Customize, root, environment, &mut |command| runner.shell("customize", command))?;
+    options
+        .hooks
+        .run(HookStage::Customize, root, environment, &mut |command| runner.shell("customize", command))?;
     Ok(runner.explanations)
 }
 
@@ -298,13 +341,16 @@ fn write_host_files(options: &Options, lock: &Lock, root: &Root) -> Result<(), B
     }
     let copied = match &options.resolv_conf {
         ResolvConf::File(path) => Some(path.clone()),
-        ResolvConf::Auto if options.target.format == Format::Directory => Some(PathBuf::from("/etc/resolv.conf")),
+        ResolvConf::Auto if options.target.format == Format::Directory => {
+            Some(PathBuf::from("/etc/resolv.conf"))
+        }
         ResolvConf::Auto | ResolvConf::None => None,
     };
     if let Some(path) = copied
         && (options.resolv_conf != ResolvConf::Auto || path.exists())
     {
-        let bytes = std::fs::read(&path).map_err(|source| BootstrapError::File { path, doing: "read", source })?;
+        let bytes =
+            std::fs::read(&path).map_err(|source| BootstrapError::File { path, doing: "read", source })?;
         root.write("etc/resolv.conf", &bytes, 0o644)?;
     }
     if root.exists("etc/apt")? {
@@ -335,7 +381,11 @@ fn write_apt_sources(options: &Options, lock: &Lock, root: &Root) -> Result<(), 
     };
     let text = deb822(&lock.releases.iter().map(source).collect::<Vec<_>>());
     root.create_dir_all("etc/apt/sources.list.d", 0o755)?;
-    Ok(root.write(&format!("etc/apt/sources.list.d/{}.sources", suite.distribution), text.as_bytes(), 0o644)?)
+    Ok(root.write(
+        &format!("etc/apt/sources.list.d/{}.sources", suite.distribution),
+        text.as_bytes(),
+        0o644,
+    )?)
 }
 
 fn conclude(options: &Options, root: &Root, packages: &[Package]) -> Result<(), BootstrapError> {
@@ -348,7 +398,13 @@ fn conclude(options: &Options, root: &Root, packages: &[Package]) -> Result<(), 
     Ok(())
 }
 
-fn deliver(options: &Options, lock: &Lock, stage: Stage, started: Timestamp, progress: &dyn Progress) -> Result<(), BootstrapError> {
+fn deliver(
+    options: &Options,
+    lock: &Lock,
+    stage: Stage,
+    started: Timestamp,
+    progress: &dyn Progress,
+) -> Result<(), BootstrapError> {
     let newest = options.time.unwrap_or(lock.time);
     match (&options.target.path, options.target.format) {
         (Some(path), Format::Directory) => stage.become_target(path),
@@ -360,12 +416,18 @@ fn deliver(options: &Options, lock: &Lock, stage: Stage, started: Timestamp, pro
 }
 
 /// After a failed script the stage is worth a look; after anything else it is not.
-fn abandon(options: &Options, stage: Stage, error: BootstrapError, progress: &dyn Progress) -> BootstrapError {
+fn abandon(
+    options: &Options,
+    stage: Stage,
+    error: BootstrapError,
+    progress: &dyn Progress,
+) -> BootstrapError {
     let is_script = matches!(error, BootstrapError::Script { .. } | BootstrapError::Hook { .. });
     if let (true, Format::Directory, Some(path)) = (is_script, options.target.format, &options.target.path)
         && let Some(kept) = stage.keep_incomplete(path, &error.to_string())
     {
-        progress.warn(&format!("what there was of the root is kept, marked incomplete, in {}", kept.display()));
+        progress
+            .warn(&format!("what there was of the root is kept, marked incomplete, in {}", kept.display()));
     }
     error
 }

@@ -63,7 +63,16 @@ impl<'a> Runner<'a> {
         timeout: Option<Duration>,
         make_sandbox: &'a dyn Fn() -> Result<Sandbox, BootstrapError>,
     ) -> Self {
-        Self { root, architecture, policy, time, timeout, make_sandbox, session: None, explanations: Vec::new() }
+        Self {
+            root,
+            architecture,
+            policy,
+            time,
+            timeout,
+            make_sandbox,
+            session: None,
+            explanations: Vec::new(),
+        }
     }
 
     /// Runs a shell command of the user's inside the root.
@@ -75,7 +84,11 @@ impl<'a> Runner<'a> {
         })
     }
 
-    fn run_program(&mut self, argv: Vec<String>, env: Vec<(String, String)>) -> Result<Outcome, BootstrapError> {
+    fn run_program(
+        &mut self,
+        argv: Vec<String>,
+        env: Vec<(String, String)>,
+    ) -> Result<Outcome, BootstrapError> {
         let session = match &mut self.session {
             Some(session) => session,
             None => self.session.insert(Session::start(&(self.make_sandbox)()?)?),
@@ -85,7 +98,8 @@ impl<'a> Runner<'a> {
     }
 
     fn environment(&self, script: Option<&Script<'_>>) -> Vec<(String, String)> {
-        let mut env: Vec<(String, String)> = BASE_ENVIRONMENT.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
+        let mut env: Vec<(String, String)> =
+            BASE_ENVIRONMENT.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         env.push(("SOURCE_DATE_EPOCH".to_owned(), self.time.0.to_string()));
         if let Some(script) = script {
             let control = script.control;
@@ -104,14 +118,20 @@ impl ScriptRunner for Runner<'_> {
     fn run(&mut self, script: &Script<'_>) -> Result<(), BootstrapError> {
         let start = std::time::Instant::now();
         let digest = Digest::of(script.bytes);
-        let replayed = self.policy == ScriptPolicy::Replay && replay::replay(self.root, self.architecture, self.time, &digest, script)?;
+        let replayed = self.policy == ScriptPolicy::Replay
+            && replay::replay(self.root, self.architecture, self.time, &digest, script)?;
         if !replayed {
             let mut argv = vec![script.path.clone()];
             argv.extend(script.args.iter().cloned());
             let outcome = self.run_program(argv, self.environment(Some(script)))?;
             if let Some(status) = describe_failure(&outcome) {
                 let package = script.control.name().to_owned();
-                return Err(BootstrapError::Script { package, step: script.step(), status, output: text_of(&outcome) });
+                return Err(BootstrapError::Script {
+                    package,
+                    step: script.step(),
+                    status,
+                    output: text_of(&outcome),
+                });
             }
         }
         self.explanations.push(Explanation {

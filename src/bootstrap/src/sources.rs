@@ -23,7 +23,8 @@ pub fn deb822(sources: &[AptSource]) -> String {
     let mut merged: Vec<AptSource> = Vec::new();
     for source in sources {
         let same = |other: &&mut AptSource| {
-            (&other.mirrors, &other.components, &other.signed_by) == (&source.mirrors, &source.components, &source.signed_by)
+            (&other.mirrors, &other.components, &other.signed_by)
+                == (&source.mirrors, &source.components, &source.signed_by)
         };
         match merged.iter_mut().find(same) {
             Some(other) => other.suites.extend(source.suites.iter().cloned()),

@@ -42,9 +42,17 @@ impl Stage {
 
     /// Makes the stage the target, in one step.
     pub fn become_target(mut self, target: &Path) -> Result<(), BootstrapError> {
-        fs::rename(&self.root, target).map_err(|source| BootstrapError::File { path: target.to_owned(), doing: "create", source })?;
+        fs::rename(&self.root, target).map_err(|source| BootstrapError::File {
+            path: target.to_owned(),
+            doing: "create",
+            source,
+        })?;
         self.kept = true;
-        fs::remove_dir(&self.holder).map_err(|source| BootstrapError::File { path: self.holder.clone(), doing: "remove", source })
+        fs::remove_dir(&self.holder).map_err(|source| BootstrapError::File {
+            path: self.holder.clone(),
+            doing: "remove",
+            source,
+        })
     }
 
     /// Keeps the stage under a name that says what it is, for a look at what went wrong.
@@ -66,16 +74,21 @@ impl Stage {
 
     fn beside(target: &Path) -> Result<Self, BootstrapError> {
         let fail = |source| BootstrapError::File { path: target.to_owned(), doing: "create", source };
-        let parent = target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
+        let parent =
+            target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
         let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         remove_leftovers(parent, &name);
-        let holder = tempfile::Builder::new().prefix(&format!(".{name}.knarr-{}-", std::process::id())).tempdir_in(parent).map_err(fail)?;
+        let holder = tempfile::Builder::new()
+            .prefix(&format!(".{name}.knarr-{}-", std::process::id()))
+            .tempdir_in(parent)
+            .map_err(fail)?;
         Self::in_directory(holder.keep(), false)
     }
 
     fn in_memory(deb_bytes: u64) -> Result<Self, BootstrapError> {
         let base = std::env::temp_dir();
-        let fail = |source: io::Error| BootstrapError::File { path: base.clone(), doing: "make a stage in", source };
+        let fail =
+            |source: io::Error| BootstrapError::File { path: base.clone(), doing: "make a stage in", source };
         let holder = tempfile::Builder::new().prefix("knarr-stage-").tempdir_in(&base).map_err(fail)?.keep();
         let available = space::available_memory_bytes().map_err(fail)?;
         let wanted = deb_bytes.saturating_mul(MEMORY_PER_DEB_BYTE).max(256 << 20);
@@ -85,7 +98,8 @@ impl Stage {
 
     fn in_directory(holder: PathBuf, mounted: bool) -> Result<Self, BootstrapError> {
         let root = holder.join("root");
-        let made = fs::create_dir(&root).and_then(|()| fs::set_permissions(&root, fs::Permissions::from_mode(0o755)));
+        let made = fs::create_dir(&root)
+            .and_then(|()| fs::set_permissions(&root, fs::Permissions::from_mode(0o755)));
         let stage = Self { holder, root, mounted, kept: false };
         made.map_err(|source| BootstrapError::File { path: stage.root.clone(), doing: "create", source })?;
         Ok(stage)
@@ -112,7 +126,8 @@ fn remove_leftovers(parent: &Path, name: &str) {
     let prefix = format!(".{name}.knarr-");
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let file_name = entry.file_name().to_string_lossy().into_owned();
-        let pid = file_name.strip_prefix(&prefix).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        let pid =
+            file_name.strip_prefix(&prefix).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
         if pid.is_some_and(|pid| !Path::new(&format!("/proc/{pid}")).exists()) {
             let _ = fs::remove_dir_all(entry.path());
         }

@@ -54,7 +54,9 @@ impl Target {
     /// The name shown to people.
     #[must_use]
     pub fn display(&self) -> String {
-        self.path.as_deref().map_or_else(|| "standard output".to_owned(), |path: &Path| path.display().to_string())
+        self.path
+            .as_deref()
+            .map_or_else(|| "standard output".to_owned(), |path: &Path| path.display().to_string())
     }
 }
 
@@ -73,7 +75,8 @@ impl Format {
     }
 
     fn of_name(name: &str) -> Self {
-        const TARS: [&str; 8] = [".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.zst", ".tar.zstd", ".tzst"];
+        const TARS: [&str; 8] =
+            [".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.zst", ".tar.zstd", ".tzst"];
         let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
         if name == "-" || ends(&TARS) {
             Self::Tar

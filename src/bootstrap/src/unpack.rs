@@ -63,13 +63,27 @@ impl<'a> Unpacker<'a> {
     }
 
     /// Unpacks the .deb at `path`, which is package number `position` and must be what `locked` says.
-    pub fn unpack(&self, position: usize, locked: &LockedPackage, path: &Path, preinst: Preinst) -> Result<Package, BootstrapError> {
+    pub fn unpack(
+        &self,
+        position: usize,
+        locked: &LockedPackage,
+        path: &Path,
+        preinst: Preinst,
+    ) -> Result<Package, BootstrapError> {
         let outcome = self.open(position, locked, path, preinst);
-        outcome.map_err(|source| BootstrapError::Package { package: locked.name.clone(), source: Box::new(source) })
+        outcome.map_err(|source| BootstrapError::Package {
+            package: locked.name.clone(),
+            source: Box::new(source),
+        })
     }
 
     /// Unpacks the files of a package whose preinst has run. Diversions that it made are honoured.
-    pub fn unpack_deferred(&self, position: usize, package: &mut Package, path: &Path) -> Result<(), BootstrapError> {
+    pub fn unpack_deferred(
+        &self,
+        position: usize,
+        package: &mut Package,
+        path: &Path,
+    ) -> Result<(), BootstrapError> {
         self.load_diversions()?;
         let entries = open_deb(path, |_, data| self.unpack_data(position, data))?;
         self.finish(package, entries)
@@ -83,7 +97,9 @@ impl<'a> Unpacker<'a> {
         };
         for (winner, paths) in by_winner(contested) {
             let policy = Only { paths, merged_usr: self.merged_usr };
-            open_deb(debs[winner].as_ref(), |_, data| Ok(unpack(self.root, data, &policy, &Limits::default())?))?;
+            open_deb(debs[winner].as_ref(), |_, data| {
+                Ok(unpack(self.root, data, &policy, &Limits::default())?)
+            })?;
         }
         for (position, package) in packages.iter_mut().enumerate() {
             package.lost.append(&mut lost.remove(&position).unwrap_or_default());
@@ -91,7 +107,13 @@ impl<'a> Unpacker<'a> {
         Ok(())
     }
 
-    fn open(&self, position: usize, locked: &LockedPackage, path: &Path, preinst: Preinst) -> Result<Package, BootstrapError> {
+    fn open(
+        &self,
+        position: usize,
+        locked: &LockedPackage,
+        path: &Path,
+        preinst: Preinst,
+    ) -> Result<Package, BootstrapError> {
         open_deb(path, |control, data| {
             check_identity(&control, locked)?;
             let waits = preinst == Preinst::First && control.file("preinst").is_some();
@@ -199,7 +221,8 @@ impl Table {
         if new.name() == old.name() {
             return Decision::Skip; // two architectures of one Multi-Arch: same package
         }
-        let diverted_away = self.diversions.get(&canonical).is_some_and(|diversion| diversion.by == new.name());
+        let diverted_away =
+            self.diversions.get(&canonical).is_some_and(|diversion| diversion.by == new.name());
         if diverted_away || replaces(&new, &old) {
             self.owners.insert(canonical, claimant);
             if !diverted_away {
@@ -232,7 +255,11 @@ struct Only {
 impl Policy for Only {
     fn decide(&self, head: &EntryHead<'_>) -> Decision {
         let path = canonical(head.path, self.merged_usr);
-        if self.paths.iter().any(|wanted| canonical(wanted, self.merged_usr) == path) { Decision::Write } else { Decision::Skip }
+        if self.paths.iter().any(|wanted| canonical(wanted, self.merged_usr) == path) {
+            Decision::Write
+        } else {
+            Decision::Skip
+        }
     }
 }
 
@@ -246,7 +273,8 @@ fn by_winner(contested: Vec<(usize, String)>) -> HashMap<usize, HashSet<String>>
 
 fn canonical(path: &str, merged_usr: bool) -> String {
     let top = path.split('/').next().unwrap_or_default();
-    let aliased = merged_usr && path.len() > top.len() && (matches!(top, "bin" | "sbin") || top.starts_with("lib"));
+    let aliased =
+        merged_usr && path.len() > top.len() && (matches!(top, "bin" | "sbin") || top.starts_with("lib"));
     if aliased { format!("usr/{path}") } else { path.to_owned() }
 }
 
@@ -284,8 +312,15 @@ fn check_identity(control: &Control, locked: &LockedPackage) -> Result<(), Boots
     })
 }
 
-fn open_deb<T>(path: &Path, then: impl FnOnce(Control, &mut dyn Read) -> Result<T, BootstrapError>) -> Result<T, BootstrapError> {
-    let file = File::open(path).map_err(|source| BootstrapError::File { path: path.to_owned(), doing: "open", source })?;
+fn open_deb<T>(
+    path: &Path,
+    then: impl FnOnce(Control, &mut dyn Read) -> Result<T, BootstrapError>,
+) -> Result<T, BootstrapError> {
+    let file = File::open(path).map_err(|source| BootstrapError::File {
+        path: path.to_owned(),
+        doing: "open",
+        source,
+    })?;
     with_package(std::io::BufReader::with_capacity(256 << 10, file), |member, data| {
         then(Control::parse(&member.control, member.files)?, data)
     })

@@ -173,7 +173,10 @@ fn mirror_options(args: &Args, cache: PathBuf) -> MirrorOptions {
         jobs: args.jobs,
         retries: args.retries,
         stall: args.timeout,
-        lenient: Leniency { expired: args.insecure_allow_expired || args.snapshot.is_some(), rollback: args.insecure_allow_rollback || args.snapshot.is_some() },
+        lenient: Leniency {
+            expired: args.insecure_allow_expired || args.snapshot.is_some(),
+            rollback: args.insecure_allow_rollback || args.snapshot.is_some(),
+        },
     }
 }
 
@@ -186,12 +189,18 @@ fn options(args: Args, rootless: bool) -> anyhow::Result<Options> {
     args.path_exclude.iter().for_each(|pattern| filter.exclude(pattern));
     args.path_include.iter().for_each(|pattern| filter.include(pattern));
     let mut hooks = Hooks::default();
-    let given = [(Stage::Setup, &args.hook_setup), (Stage::Extract, &args.hook_extract), (Stage::Essential, &args.hook_essential), (Stage::Customize, &args.hook_customize)];
+    let given = [
+        (Stage::Setup, &args.hook_setup),
+        (Stage::Extract, &args.hook_extract),
+        (Stage::Essential, &args.hook_essential),
+        (Stage::Customize, &args.hook_customize),
+    ];
     for (stage, texts) in given {
         texts.iter().try_for_each(|text| hooks.add(stage, text))?;
     }
     Ok(Options {
-        target: Target::parse(&args.target, args.format.as_deref()).map_err(|error| BootstrapError::Request(error.to_string()))?,
+        target: Target::parse(&args.target, args.format.as_deref())
+            .map_err(|error| BootstrapError::Request(error.to_string()))?,
         mirrors: args.mirrors.into_iter().filter(|mirror| !mirror.is_empty()).collect(),
         main_mirror,
         security_mirror,
@@ -229,14 +238,19 @@ fn options(args: Args, rootless: bool) -> anyhow::Result<Options> {
 }
 
 /// The machine's own mirrors before the distribution's, unless a time is asked for.
-fn mirrors(suite: &Suite, architecture: Architecture, snapshot: Option<&str>) -> anyhow::Result<(String, String)> {
+fn mirrors(
+    suite: &Suite,
+    architecture: Architecture,
+    snapshot: Option<&str>,
+) -> anyhow::Result<(String, String)> {
     if let Some(time) = snapshot {
         let template = |template: Option<&String>| {
             let template = template.with_context(|| format!("suite {} has no snapshots", suite.name))?;
             Ok::<_, anyhow::Error>(template.replace("{timestamp}", time))
         };
         let main = template(suite.snapshot.as_ref())?;
-        let security = suite.security_snapshot.as_ref().map_or_else(|| Ok(main.clone()), |text| template(Some(text)))?;
+        let security =
+            suite.security_snapshot.as_ref().map_or_else(|| Ok(main.clone()), |text| template(Some(text)))?;
         return Ok((main, security));
     }
     let all = Suite::all()?;
@@ -255,7 +269,11 @@ fn pockets(args: &Args, suite: &Suite) -> anyhow::Result<Vec<String>> {
         None => Ok(Vec::new()),
         Some(named) if named == &["none"] => Ok(Vec::new()),
         Some(named) => match named.iter().find(|name| !all.contains(name)) {
-            Some(unknown) => bail!(BootstrapError::Request(format!("suite {} has no pocket {unknown}: it has {}", suite.name, all.join(", ")))),
+            Some(unknown) => bail!(BootstrapError::Request(format!(
+                "suite {} has no pocket {unknown}: it has {}",
+                suite.name,
+                all.join(", ")
+            ))),
             None => Ok(named.clone()),
         },
     }
@@ -264,7 +282,8 @@ fn pockets(args: &Args, suite: &Suite) -> anyhow::Result<Vec<String>> {
 fn source_date_epoch() -> anyhow::Result<Option<Timestamp>> {
     let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(None) };
     let seconds = text.to_str().and_then(|text| text.parse().ok());
-    let seconds = seconds.with_context(|| format!("SOURCE_DATE_EPOCH is {}: expected seconds since 1970", text.display()))?;
+    let seconds = seconds
+        .with_context(|| format!("SOURCE_DATE_EPOCH is {}: expected seconds since 1970", text.display()))?;
     Ok(Some(Timestamp(seconds)))
 }
 

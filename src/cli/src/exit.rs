@@ -32,19 +32,27 @@ fn classify_bootstrap(error: &BootstrapError) -> (u8, Option<&'static str>) {
     use BootstrapError as B;
     match error {
         B::TargetExists { .. } => (11, Some("choose another target, or remove this one")),
-        B::File { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => (12, Some("a directory that you may write to is needed")),
-        B::File { source, .. } | B::Tree(knarr_tree::TreeError::Path { source, .. }) if source.kind() == std::io::ErrorKind::StorageFull => {
+        B::File { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
+            (12, Some("a directory that you may write to is needed"))
+        }
+        B::File { source, .. } | B::Tree(knarr_tree::TreeError::Path { source, .. })
+            if source.kind() == std::io::ErrorKind::StorageFull =>
+        {
             (13, Some("free some room, or choose another place"))
         }
         B::File { .. } => (12, None),
         B::Script { .. } => (14, Some("--script-timeout and --variant extract help to find out more")),
         B::Hook { .. } => (15, None),
-        B::BadHook { .. } => (15, Some("hooks are copy-in, copy-out, upload, download, run, or a shell command")),
+        B::BadHook { .. } => {
+            (15, Some("hooks are copy-in, copy-out, upload, download, run, or a shell command"))
+        }
         B::Unresolvable(_) => (16, None),
         B::BadLock { .. } | B::LockTooLarge { .. } => (17, None),
         B::LockDiffers { .. } => (17, Some("without --locked the lock is obeyed as it is")),
         B::Package { source, .. } => classify_bootstrap(source),
-        B::Deb(_) | B::Tree(_) | B::EmptyControl | B::MissingControlField { .. } | B::WrongPackage { .. } => (18, None),
+        B::Deb(_) | B::Tree(_) | B::EmptyControl | B::MissingControlField { .. } | B::WrongPackage { .. } => {
+            (18, None)
+        }
         B::FileConflict { .. } => (19, None),
         B::TriggerLoop { .. } => (14, None),
         B::CannotRun { .. } => (20, Some("install qemu-user-static and enable binfmt_misc")),
@@ -62,22 +70,35 @@ fn classify_mirror(error: &MirrorError) -> (u8, Option<&'static str>) {
         M::BadSuite { .. } => (30, None),
         M::Untrusted { source, .. } => classify_trust(source),
         M::Keyring(_) => (31, None),
-        M::Expired { .. } => (38, Some("--insecure-allow-expired accepts it, and gives up protection against a frozen mirror")),
-        M::Rollback { .. } => (39, Some("--insecure-allow-rollback accepts it, and gives up protection against an old state played back")),
+        M::Expired { .. } => {
+            (38, Some("--insecure-allow-expired accepts it, and gives up protection against a frozen mirror"))
+        }
+        M::Rollback { .. } => (
+            39,
+            Some(
+                "--insecure-allow-rollback accepts it, and gives up protection against an old state played back",
+            ),
+        ),
         M::FromTheFuture { .. } => (40, Some("set this machine's clock")),
         M::WrongSuite { .. } => (41, None),
         M::MissingComponent { .. } => (42, None),
         M::MissingArchitecture { .. } => (43, None),
         M::MissingIndex { .. } => (44, None),
         M::Format { .. } => (45, None),
-        M::DigestMismatch { .. } => (46, Some("the mirror may be in the middle of an update: try again later, or another mirror")),
+        M::DigestMismatch { .. } => {
+            (46, Some("the mirror may be in the middle of an update: try again later, or another mirror"))
+        }
         M::TooLarge { .. } => (47, None),
         M::Truncated { .. } => (48, None),
         M::Status { .. } => (49, None),
         M::Stalled { .. } => (50, Some("--timeout sets how long to wait")),
-        M::Connection { .. } => (51, Some("is the mirror's name right, and this machine online? proxies come from http_proxy")),
+        M::Connection { .. } => {
+            (51, Some("is the mirror's name right, and this machine online? proxies come from http_proxy"))
+        }
         M::Offline { .. } => (52, None),
-        M::Cache { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => (13, Some("`knarr system prune` makes room in the cache")),
+        M::Cache { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => {
+            (13, Some("`knarr system prune` makes room in the cache"))
+        }
         M::Cache { .. } => (53, Some("--cache-dir names another place")),
         M::Interrupted => (130, None),
         _ => (1, None),

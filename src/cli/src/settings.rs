@@ -9,8 +9,12 @@ pub(crate) fn cache_dir() -> PathBuf {
     if rustix_is_root() {
         return "/var/cache/knarr".into();
     }
-    let home = || std::env::var_os("HOME").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from).join(".cache");
-    std::env::var_os("XDG_CACHE_HOME").filter(|path| !path.is_empty()).map_or_else(home, PathBuf::from).join("knarr")
+    let home =
+        || std::env::var_os("HOME").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from).join(".cache");
+    std::env::var_os("XDG_CACHE_HOME")
+        .filter(|path| !path.is_empty())
+        .map_or_else(home, PathBuf::from)
+        .join("knarr")
 }
 
 fn rustix_is_root() -> bool {

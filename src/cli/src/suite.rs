@@ -30,18 +30,31 @@ pub(crate) fn run(command: &Command, ui: &Ui) -> anyhow::Result<()> {
 /// A suite by name, or from a file when the word looks like a path.
 pub(crate) fn find(word: &str) -> anyhow::Result<Suite> {
     if word.contains('/') || word.ends_with(".toml") {
-        let text = std::fs::read_to_string(word).map_err(|source| knarr_bootstrap::BootstrapError::File { path: word.into(), doing: "read", source })?;
+        let text = std::fs::read_to_string(word).map_err(|source| knarr_bootstrap::BootstrapError::File {
+            path: word.into(),
+            doing: "read",
+            source,
+        })?;
         return Ok(Suite::parse(word, &text)?);
     }
     Ok(Suite::find(word)?)
 }
 
 fn list(ui: &Ui) -> anyhow::Result<()> {
-    let mut text = format!("{:<12} {:<14} {:<9} {:<24} {}\n", "SUITE", "DISTRIBUTION", "VERSION", "ALIASES", "POCKETS");
+    let mut text =
+        format!("{:<12} {:<14} {:<9} {:<24} {}\n", "SUITE", "DISTRIBUTION", "VERSION", "ALIASES", "POCKETS");
     for suite in Suite::all()? {
         let pockets: Vec<&str> = suite.pockets.iter().map(|pocket| pocket.name.as_str()).collect();
         let version = if suite.version.is_empty() { "-" } else { &suite.version };
-        writeln!(text, "{:<12} {:<14} {:<9} {:<24} {}", suite.name, suite.distribution, version, suite.aliases.join(","), pockets.join(","))?;
+        writeln!(
+            text,
+            "{:<12} {:<14} {:<9} {:<24} {}",
+            suite.name,
+            suite.distribution,
+            version,
+            suite.aliases.join(","),
+            pockets.join(",")
+        )?;
     }
     ui.print(&text)
 }
@@ -49,7 +62,8 @@ fn list(ui: &Ui) -> anyhow::Result<()> {
 fn show(word: &str, ui: &Ui) -> anyhow::Result<()> {
     let suite = find(word)?;
     let mut text = String::new();
-    let architectures: Vec<&str> = suite.architectures.iter().map(|architecture| architecture.name()).collect();
+    let architectures: Vec<&str> =
+        suite.architectures.iter().map(|architecture| architecture.name()).collect();
     let mut line = |name: &str, value: &str| writeln!(text, "{name:<16} {value}");
     line("Name:", &suite.name)?;
     line("Aliases:", &suite.aliases.join(", "))?;

@@ -79,7 +79,8 @@ impl Progress for Ui {
     fn phase(&self, name: &str) {
         self.clear();
         if self.shows_bars() {
-            let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}").unwrap_or_else(|_| ProgressStyle::default_spinner());
+            let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}")
+                .unwrap_or_else(|_| ProgressStyle::default_spinner());
             let bar = ProgressBar::new_spinner().with_style(style).with_message(name.to_owned());
             bar.enable_steady_tick(Duration::from_millis(100));
             *self.lock() = Some(bar);
@@ -91,7 +92,9 @@ impl Progress for Ui {
     fn expect_bytes(&self, bytes: u64) {
         if let Some(bar) = &*self.lock() {
             const TEMPLATE: &str = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
-            bar.set_style(ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.set_style(
+                ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar()),
+            );
             bar.set_length(bytes);
         }
     }

@@ -136,13 +136,16 @@ impl<'a> Universe<'a> {
     fn candidate(&self, name: &str, request: &Request) -> Option<PackageId> {
         let better = |a: &PackageId, b: &PackageId| {
             let pins = self.pin(*a, request).cmp(&self.pin(*b, request));
-            pins.then_with(|| version::compare(self.record(*a).version(), self.record(*b).version())).then_with(|| b.cmp(a))
+            pins.then_with(|| version::compare(self.record(*a).version(), self.record(*b).version()))
+                .then_with(|| b.cmp(a))
         };
         self.named(name).into_iter().filter(|id| self.pin(*id, request) >= 0).max_by(better)
     }
 
     fn names(&self) -> HashSet<&'a str> {
-        self.offers().flat_map(|(_, index)| index.iter().map(move |number| index.record(number).name())).collect()
+        self.offers()
+            .flat_map(|(_, index)| index.iter().map(move |number| index.record(number).name()))
+            .collect()
     }
 }
 

@@ -16,7 +16,9 @@ pub enum LinuxError {
         source: io::Error,
     },
     /// The user has no subordinate ids.
-    #[error("{file} gives user {user} fewer than 65536 ids: `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}` does, as root")]
+    #[error(
+        "{file} gives user {user} fewer than 65536 ids: `usermod --add-subuids 100000-165535 --add-subgids 100000-165535 {user}` does, as root"
+    )]
     NoSubordinateIds {
         /// `/etc/subuid` or `/etc/subgid`.
         file: &'static str,

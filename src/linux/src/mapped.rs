@@ -31,8 +31,10 @@ impl MappedFile {
             return Ok(Self { start: NonNull::dangling(), length });
         }
         // SAFETY: a null hint lets the kernel choose the place, so no mapping is replaced.
-        let start = unsafe { mmap(std::ptr::null_mut(), length, ProtFlags::READ, MapFlags::PRIVATE, &file, 0)? };
-        let start = NonNull::new(start.cast()).ok_or_else(|| io::Error::other("the kernel mapped to null"))?;
+        let start =
+            unsafe { mmap(std::ptr::null_mut(), length, ProtFlags::READ, MapFlags::PRIVATE, &file, 0)? };
+        let start =
+            NonNull::new(start.cast()).ok_or_else(|| io::Error::other("the kernel mapped to null"))?;
         Ok(Self { start, length })
     }
 }

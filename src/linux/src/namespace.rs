@@ -29,14 +29,15 @@ pub fn is_unprivileged() -> bool {
 /// Whether this process is in a user namespace that is not the machine's own.
 #[must_use]
 pub fn in_user_namespace() -> bool {
-    std::fs::read_to_string("/proc/self/uid_map").is_ok_and(|map| {
-        map.split_ascii_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"]
-    })
+    std::fs::read_to_string("/proc/self/uid_map")
+        .is_ok_and(|map| map.split_ascii_whitespace().collect::<Vec<_>>() != ["0", "0", "4294967295"])
 }
 
 /// Mounts made from now on are seen by this process and its children only, and end with them.
 pub fn private_mounts() -> Result<(), LinuxError> {
-    unshare(CloneFlags::CLONE_NEWNS).map_err(io::Error::from).map_err(LinuxError::step("make a mount namespace (this needs CAP_SYS_ADMIN)"))?;
+    unshare(CloneFlags::CLONE_NEWNS)
+        .map_err(io::Error::from)
+        .map_err(LinuxError::step("make a mount namespace (this needs CAP_SYS_ADMIN)"))?;
     make_private()
 }
 
@@ -50,7 +51,9 @@ pub fn become_root() -> Result<(), LinuxError> {
         .spawn()
         .map_err(LinuxError::step("start the program that maps ids"))?;
     let unshared = unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNS);
-    unshared.map_err(io::Error::from).map_err(LinuxError::step("make a user namespace (user.max_user_namespaces may forbid it)"))?;
+    unshared
+        .map_err(io::Error::from)
+        .map_err(LinuxError::step("make a user namespace (user.max_user_namespaces may forbid it)"))?;
     let mut stdin = mapper.stdin.take();
     if let Some(stdin) = &mut stdin {
         stdin.write_all(b"x").map_err(LinuxError::step("talk to the program that maps ids"))?;
@@ -120,7 +123,11 @@ pub(crate) fn map_ids() -> i32 {
 
 fn decode(text: &str) -> LinuxError {
     let mut lines = text.splitn(3, '\n');
-    let (kind, what, rest) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    let (kind, what, rest) = (
+        lines.next().unwrap_or_default(),
+        lines.next().unwrap_or_default(),
+        lines.next().unwrap_or_default(),
+    );
     if kind == "ids" {
         let file = if what == "/etc/subgid" { "/etc/subgid" } else { "/etc/subuid" };
         return LinuxError::NoSubordinateIds { file, user: rest.to_owned() };
@@ -131,12 +138,16 @@ fn decode(text: &str) -> LinuxError {
 }
 
 fn map(program: &'static str, file: &'static str, pid: &str, user: &str, id: u32) -> Result<(), LinuxError> {
-    let first = subordinate(file, user, id).ok_or_else(|| LinuxError::NoSubordinateIds { file, user: user.to_owned() })?;
+    let first = subordinate(file, user, id)
+        .ok_or_else(|| LinuxError::NoSubordinateIds { file, user: user.to_owned() })?;
     let numbers = [0, id, 1, 1, first, IDS - 1].map(|number| number.to_string());
     let output = Command::new(program).arg(pid).args(numbers).output();
     match output {
         Ok(output) if output.status.success() => Ok(()),
-        Ok(output) => Err(LinuxError::Mapper { program, reason: String::from_utf8_lossy(&output.stderr).trim().to_owned() }),
+        Ok(output) => Err(LinuxError::Mapper {
+            program,
+            reason: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+        }),
         Err(error) => Err(LinuxError::Mapper { program, reason: error.to_string() }),
     }
 }
@@ -149,7 +160,8 @@ fn subordinate(file: &str, user: &str, id: u32) -> Option<u32> {
 fn find_range(text: &str, user: &str, id: u32) -> Option<u32> {
     text.lines().find_map(|line| {
         let mut fields = line.trim().split(':');
-        let (name, first, count) = (fields.next()?, fields.next()?.parse().ok()?, fields.next()?.parse::<u64>().ok()?);
+        let (name, first, count) =
+            (fields.next()?, fields.next()?.parse().ok()?, fields.next()?.parse::<u64>().ok()?);
         ((name == user || name == id.to_string()) && count >= u64::from(IDS)).then_some(first)
     })
 }

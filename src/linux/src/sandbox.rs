@@ -100,7 +100,9 @@ impl Session {
         let ready = session.read_answer()?;
         match ready.status {
             Status::Exited(0) => Ok(session),
-            _ => Err(LinuxError::Sandbox { reason: format!("cannot be prepared: {}", String::from_utf8_lossy(&ready.output)) }),
+            _ => Err(LinuxError::Sandbox {
+                reason: format!("cannot be prepared: {}", String::from_utf8_lossy(&ready.output)),
+            }),
         }
     }
 
@@ -201,7 +203,8 @@ pub(crate) fn supervise() -> i32 {
         Ok(None) => serve(),
         Ok(Some(init)) => wait_for(init),
         Err(error) => {
-            let reason = std::error::Error::source(&error).map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
+            let reason = std::error::Error::source(&error)
+                .map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
             answer(1, 0, reason.as_bytes());
             1
         }
@@ -210,14 +213,22 @@ pub(crate) fn supervise() -> i32 {
 
 /// `Some(pid)` in the outer process, `None` in the first process of the new pid namespace.
 fn prepare(root: &Path, network: bool, hostname: &str) -> Result<Option<Pid>, LinuxError> {
-    let step = |name: &str, outcome: nix::Result<()>| outcome.map_err(io::Error::from).map_err(LinuxError::step(name));
+    let step = |name: &str, outcome: nix::Result<()>| {
+        outcome.map_err(io::Error::from).map_err(LinuxError::step(name))
+    };
     let die = || rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     die().map_err(io::Error::from).map_err(LinuxError::step("tie the sandbox to its parent"))?;
     step("start a session", setsid().map(drop))?;
-    let mut flags = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWPID;
+    let mut flags = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWPID;
     flags.set(CloneFlags::CLONE_NEWNET, !network);
     step("make namespaces", unshare(flags))?;
-    step("make mounts private", mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>))?;
+    step(
+        "make mounts private",
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>),
+    )?;
     mount_dev(root)?;
     // SAFETY: this process has one thread, so the child may do anything.
     let forked = unsafe { fork() };
@@ -230,7 +241,10 @@ fn prepare(root: &Path, network: bool, hostname: &str) -> Result<Option<Pid>, Li
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
     step("mount /proc", mount(Some("proc"), &proc, Some("proc"), flags, None::<&str>))?;
     let sys = directory(root, "sys")?;
-    step("mount /sys", mount(Some("/sys"), &sys, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>))?;
+    step(
+        "mount /sys",
+        mount(Some("/sys"), &sys, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>),
+    )?;
     step("set the host name", sethostname(hostname))?;
     step("enter the root", chroot(root).and_then(|()| chdir("/")))?;
     Ok(None)
@@ -240,29 +254,56 @@ fn prepare(root: &Path, network: bool, hostname: &str) -> Result<Option<Pid>, Li
 fn directory(root: &Path, name: &str) -> Result<PathBuf, LinuxError> {
     let path = root.join(name);
     let real = std::fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir());
-    if real { Ok(path) } else { Err(LinuxError::Sandbox { reason: format!("needs /{name} to be a directory in the root") }) }
+    if real {
+        Ok(path)
+    } else {
+        Err(LinuxError::Sandbox { reason: format!("needs /{name} to be a directory in the root") })
+    }
 }
 
 fn mount_dev(root: &Path) -> Result<(), LinuxError> {
     let dev = directory(root, "dev")?;
-    let at = |name: &str, outcome: io::Result<()>| outcome.map_err(LinuxError::step(format!("prepare /dev/{name}")));
+    let at = |name: &str, outcome: io::Result<()>| {
+        outcome.map_err(LinuxError::step(format!("prepare /dev/{name}")))
+    };
     let mounted = mount(Some("dev"), &dev, Some("tmpfs"), MsFlags::MS_NOSUID, Some("mode=0755,size=16m"));
     at("", mounted.map_err(io::Error::from))?;
     for name in ["null", "zero", "full", "random", "urandom", "tty"] {
         let to = dev.join(name);
         at(name, std::fs::write(&to, b""))?;
         let from = Path::new("/dev").join(name);
-        at(name, mount(Some(&from), &to, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(io::Error::from))?;
+        at(
+            name,
+            mount(Some(&from), &to, None::<&str>, MsFlags::MS_BIND, None::<&str>).map_err(io::Error::from),
+        )?;
     }
     for name in ["pts", "shm"] {
         at(name, std::fs::create_dir(dev.join(name)))?;
     }
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NOEXEC;
-    let pts = mount(Some("devpts"), &dev.join("pts"), Some("devpts"), flags, Some("newinstance,ptmxmode=0666,mode=0620"));
+    let pts = mount(
+        Some("devpts"),
+        &dev.join("pts"),
+        Some("devpts"),
+        flags,
+        Some("newinstance,ptmxmode=0666,mode=0620"),
+    );
     at("pts", pts.map_err(io::Error::from))?;
-    let shm = mount(Some("shm"), &dev.join("shm"), Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, Some("mode=1777"));
+    let shm = mount(
+        Some("shm"),
+        &dev.join("shm"),
+        Some("tmpfs"),
+        MsFlags::MS_NOSUID | MsFlags::MS_NODEV,
+        Some("mode=1777"),
+    );
     at("shm", shm.map_err(io::Error::from))?;
-    let links = [("ptmx", "pts/ptmx"), ("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2")];
+    let links = [
+        ("ptmx", "pts/ptmx"),
+        ("fd", "/proc/self/fd"),
+        ("stdin", "/proc/self/fd/0"),
+        ("stdout", "/proc/self/fd/1"),
+        ("stderr", "/proc/self/fd/2"),
+    ];
     links.iter().try_for_each(|(name, target)| at(name, std::os::unix::fs::symlink(target, dev.join(name))))
 }
 
@@ -286,7 +327,10 @@ fn serve() -> i32 {
         if stdin.read_exact(&mut body).is_err() {
             return 0;
         }
-        match decode(&body).ok_or_else(|| io::Error::other("the request is damaged")).and_then(|program| run(&program)) {
+        match decode(&body)
+            .ok_or_else(|| io::Error::other("the request is damaged"))
+            .and_then(|program| run(&program))
+        {
             Ok((Status::Exited(code), output)) => answer(0, code, &output),
             Ok((Status::Signaled(signal), output)) => answer(1, signal, &output),
             Ok((Status::TimedOut, output)) => answer(2, 0, &output),
@@ -306,10 +350,16 @@ fn answer(kind: u8, code: i32, output: &[u8]) {
 }
 
 fn run(program: &Program) -> io::Result<(Status, Vec<u8>)> {
-    let (name, arguments) = program.argv.split_first().ok_or_else(|| io::Error::other("the request names no program"))?;
+    let (name, arguments) =
+        program.argv.split_first().ok_or_else(|| io::Error::other("the request names no program"))?;
     let (mut reader, writer) = io::pipe()?;
     let mut command = Command::new(name);
-    command.args(arguments).env_clear().envs(program.env.iter().cloned()).current_dir("/").stdin(Stdio::null());
+    command
+        .args(arguments)
+        .env_clear()
+        .envs(program.env.iter().cloned())
+        .current_dir("/")
+        .stdin(Stdio::null());
     command.stdout(writer.try_clone()?).stderr(writer);
     let spawned = command.spawn();
     drop(command);
@@ -322,7 +372,11 @@ fn run(program: &Program) -> io::Result<(Status, Vec<u8>)> {
     outcome
 }
 
-fn watch(child: &mut Child, reader: &mut io::PipeReader, timeout: Option<Duration>) -> io::Result<(Status, Vec<u8>)> {
+fn watch(
+    child: &mut Child,
+    reader: &mut io::PipeReader,
+    timeout: Option<Duration>,
+) -> io::Result<(Status, Vec<u8>)> {
     let deadline = timeout.map(|timeout| Instant::now() + timeout);
     let mut output = VecDeque::new();
     let mut open = true;
@@ -336,7 +390,8 @@ fn watch(child: &mut Child, reader: &mut io::PipeReader, timeout: Option<Duratio
             while open && readable(reader, 0)? {
                 open = drain(reader, &mut output)?;
             }
-            let status = status.code().map_or_else(|| Status::Signaled(status.signal().unwrap_or(0)), Status::Exited);
+            let status =
+                status.code().map_or_else(|| Status::Signaled(status.signal().unwrap_or(0)), Status::Exited);
             return Ok((status, output.into()));
         }
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {

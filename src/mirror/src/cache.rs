@@ -39,7 +39,11 @@ impl Cache {
         let cache = Self { root: root.to_owned() };
         for kind in KINDS {
             let path = root.join(kind);
-            fs::create_dir_all(&path).map_err(|source| MirrorError::Cache { doing: "create", path, source })?;
+            fs::create_dir_all(&path).map_err(|source| MirrorError::Cache {
+                doing: "create",
+                path,
+                source,
+            })?;
         }
         Ok(cache)
     }

@@ -86,7 +86,8 @@ impl Mirror {
             .build()
             .map_err(|error| failed(error.to_string()))?;
         let mut builder = tokio::runtime::Builder::new_multi_thread();
-        let runtime = builder.worker_threads(2).enable_all().build().map_err(|error| failed(error.to_string()))?;
+        let runtime =
+            builder.worker_threads(2).enable_all().build().map_err(|error| failed(error.to_string()))?;
         Ok(Self { options, cache, client, runtime })
     }
 
@@ -97,32 +98,56 @@ impl Mirror {
     }
 
     /// Fetches and checks a suite's Release file.
-    pub fn release(&self, source: &Source, architecture: Architecture, now: Timestamp) -> Result<VerifiedRelease, MirrorError> {
+    pub fn release(
+        &self,
+        source: &Source,
+        architecture: Architecture,
+        now: Timestamp,
+    ) -> Result<VerifiedRelease, MirrorError> {
         let mut last = None;
         for mirror in &source.mirrors {
             let base = suite_url(mirror, &source.suite);
             match self.release_from(&base, source, architecture, now) {
-                Err(error) if error.is_passing() || matches!(error, MirrorError::Status { .. }) => last = Some(error),
+                Err(error) if error.is_passing() || matches!(error, MirrorError::Status { .. }) => {
+                    last = Some(error)
+                }
                 outcome => return outcome,
             }
         }
-        Err(last.unwrap_or_else(|| MirrorError::Connection { url: source.suite.clone(), reason: "no mirror is named".to_owned() }))
+        Err(last.unwrap_or_else(|| MirrorError::Connection {
+            url: source.suite.clone(),
+            reason: "no mirror is named".to_owned(),
+        }))
     }
 
-    fn release_from(&self, base: &str, source: &Source, architecture: Architecture, now: Timestamp) -> Result<VerifiedRelease, MirrorError> {
+    fn release_from(
+        &self,
+        base: &str,
+        source: &Source,
+        architecture: Architecture,
+        now: Timestamp,
+    ) -> Result<VerifiedRelease, MirrorError> {
         let start = Instant::now();
         let url = format!("{base}/InRelease");
         let (url, raw, signed) = match self.small(&url) {
             Ok(raw) => {
-                let signed = verify_inline(&source.keyring, &raw).map_err(|source| MirrorError::Untrusted { url: url.clone(), source })?;
+                let signed = verify_inline(&source.keyring, &raw)
+                    .map_err(|source| MirrorError::Untrusted { url: url.clone(), source })?;
                 (url, raw, signed)
             }
             Err(MirrorError::Status { status: 404 | 403, .. }) => self.release_pair(base, source)?,
             Err(error) => return Err(error),
         };
         let rate = raw.len() as f64 / start.elapsed().as_secs_f64().max(1e-6);
-        let release = Release::parse(signed.text()).map_err(|source| MirrorError::Format { url: url.clone(), source })?;
-        let key = format!("{}\n{}\n{}\n{}", release.origin, release.label, source.suite, Digest::of(source.keyring.as_bytes()));
+        let release = Release::parse(signed.text())
+            .map_err(|source| MirrorError::Format { url: url.clone(), source })?;
+        let key = format!(
+            "{}\n{}\n{}\n{}",
+            release.origin,
+            release.label,
+            source.suite,
+            Digest::of(source.keyring.as_bytes())
+        );
         let seen = self.cache.newest_seen(&key)?;
         let warnings = check(&url, &release, source, architecture, now, seen, self.options.lenient)?;
         self.cache.remember(&key, release.date)?;
@@ -153,7 +178,12 @@ impl Mirror {
         let mut bytes = Vec::new();
         self.retrying(|| {
             bytes.clear();
-            let transfer = Transfer { client: &self.client, url, limit_bytes: MAX_RELEASE_BYTES, stall: self.options.stall };
+            let transfer = Transfer {
+                client: &self.client,
+                url,
+                limit_bytes: MAX_RELEASE_BYTES,
+                stall: self.options.stall,
+            };
             let mut sink = |chunk: &[u8]| {
                 bytes.extend_from_slice(chunk);
                 Ok(())
@@ -178,7 +208,13 @@ impl Mirror {
     }
 
     /// The packages of a component for an architecture: from the cache when it has what the Release promises.
-    pub fn index(&self, release: &VerifiedRelease, component: &str, architecture: &str, on_bytes: OnBytes<'_>) -> Result<PackagesIndex, MirrorError> {
+    pub fn index(
+        &self,
+        release: &VerifiedRelease,
+        component: &str,
+        architecture: &str,
+        on_bytes: OnBytes<'_>,
+    ) -> Result<PackagesIndex, MirrorError> {
         let name = index_name(&release.release, component, architecture);
         let Some(text) = release.release.files.get(&name).copied() else {
             return Err(MirrorError::MissingIndex { url: release.url.clone(), name });
@@ -190,7 +226,9 @@ impl Mirror {
         }
         let (suffix, packed) = choose_compression(release, &name);
         if self.options.offline {
-            return Err(MirrorError::Offline { url: format!("{}/{name}", suite_url(&release.source.mirrors[0], &release.source.suite)) });
+            return Err(MirrorError::Offline {
+                url: format!("{}/{name}", suite_url(&release.source.mirrors[0], &release.source.suite)),
+            });
         }
         let mut last = None;
         for mirror in &release.source.mirrors {
@@ -203,7 +241,9 @@ impl Mirror {
                 });
                 match fetched {
                     Ok(()) => return self.keep_index(&path, compact, &url),
-                    Err(error) if error.is_passing() || matches!(error, MirrorError::Status { .. }) => last = Some(error),
+                    Err(error) if error.is_passing() || matches!(error, MirrorError::Status { .. }) => {
+                        last = Some(error)
+                    }
                     Err(error) => return Err(error),
                 }
             }
@@ -213,18 +253,31 @@ impl Mirror {
 
     fn keep_index(&self, path: &Path, compact: Vec<u8>, url: &str) -> Result<PackagesIndex, MirrorError> {
         self.cache.write(path, &compact)?;
-        PackagesIndex::open(Arc::new(compact)).map_err(|source| MirrorError::Format { url: url.to_owned(), source })
+        PackagesIndex::open(Arc::new(compact))
+            .map_err(|source| MirrorError::Format { url: url.to_owned(), source })
     }
 
     /// Fetches on one thread, unpacks and parses on this one.
-    fn fetch_index(&self, url: &str, suffix: &str, packed: FileSum, text: FileSum, on_bytes: OnBytes<'_>) -> Result<Vec<u8>, MirrorError> {
+    fn fetch_index(
+        &self,
+        url: &str,
+        suffix: &str,
+        packed: FileSum,
+        text: FileSum,
+        on_bytes: OnBytes<'_>,
+    ) -> Result<Vec<u8>, MirrorError> {
         if text.size_bytes > MAX_INDEX_BYTES {
             return Err(MirrorError::TooLarge { url: url.to_owned(), limit_bytes: MAX_INDEX_BYTES });
         }
         let (sender, receiver) = sync_channel::<Bytes>(64);
         std::thread::scope(|scope| {
             let transfer = scope.spawn(move || {
-                let transfer = Transfer { client: &self.client, url, limit_bytes: packed.size_bytes, stall: self.options.stall };
+                let transfer = Transfer {
+                    client: &self.client,
+                    url,
+                    limit_bytes: packed.size_bytes,
+                    stall: self.options.stall,
+                };
                 let mut sink = |chunk: &[u8]| {
                     on_bytes(chunk.len() as u64);
                     // The other side is gone only when it failed: its error counts.
@@ -232,7 +285,8 @@ impl Mirror {
                 };
                 self.runtime.block_on(transfer.run(0, &mut || Ok(()), &mut sink))
             });
-            let parsed = parse_index(url, suffix, ChunkReader { receiver, chunk: Bytes::new() }, packed, text);
+            let parsed =
+                parse_index(url, suffix, ChunkReader { receiver, chunk: Bytes::new() }, packed, text);
             let transferred = transfer.join().unwrap_or(Err(MirrorError::Interrupted));
             match (transferred, parsed) {
                 (Err(MirrorError::Interrupted), Err(error)) | (Ok(_), Err(error)) => Err(error),
@@ -256,7 +310,8 @@ impl Mirror {
             Ok::<(), MirrorError>(())
         };
         let transfers = files.iter().enumerate().map(|(position, file)| one(position, file));
-        let mut work = std::pin::pin!(futures_util::stream::iter(transfers).buffer_unordered(self.options.jobs.max(1)));
+        let mut work =
+            std::pin::pin!(futures_util::stream::iter(transfers).buffer_unordered(self.options.jobs.max(1)));
         self.runtime.block_on(async {
             while let Some(outcome) = work.next().await {
                 outcome?;
@@ -265,7 +320,12 @@ impl Mirror {
         })
     }
 
-    async fn pool_file(&self, file: &PoolFile, on_bytes: OnBytes<'_>, cancel: &AtomicBool) -> Result<PathBuf, MirrorError> {
+    async fn pool_file(
+        &self,
+        file: &PoolFile,
+        on_bytes: OnBytes<'_>,
+        cancel: &AtomicBool,
+    ) -> Result<PathBuf, MirrorError> {
         let path = self.cache.pool_path(file.digest);
         if is_intact(&path, file) {
             touch(&path);
@@ -274,9 +334,12 @@ impl Mirror {
         }
         let url = |mirror: &String| format!("{}/{}", mirror.trim_end_matches('/'), encode_path(&file.path));
         if self.options.offline {
-            return Err(MirrorError::Offline { url: file.mirrors.first().map_or_else(|| file.path.clone(), url) });
+            return Err(MirrorError::Offline {
+                url: file.mirrors.first().map_or_else(|| file.path.clone(), url),
+            });
         }
-        let mut last = MirrorError::Connection { url: file.path.clone(), reason: "no mirror is named".to_owned() };
+        let mut last =
+            MirrorError::Connection { url: file.path.clone(), reason: "no mirror is named".to_owned() };
         for attempt in 0..=self.options.retries {
             for mirror in &file.mirrors {
                 match self.pool_transfer(&url(mirror), file, &path, on_bytes, cancel).await {
@@ -294,12 +357,25 @@ impl Mirror {
     }
 
     /// One .deb from one mirror; a broken connection is resumed where it broke.
-    async fn pool_transfer(&self, url: &str, file: &PoolFile, path: &Path, on_bytes: OnBytes<'_>, cancel: &AtomicBool) -> Result<(), MirrorError> {
-        let mut new = Incoming { file: self.cache.create(path)?, digest: DigestWriter::new(io::sink()), size_bytes: 0 };
+    async fn pool_transfer(
+        &self,
+        url: &str,
+        file: &PoolFile,
+        path: &Path,
+        on_bytes: OnBytes<'_>,
+        cancel: &AtomicBool,
+    ) -> Result<(), MirrorError> {
+        let mut new =
+            Incoming { file: self.cache.create(path)?, digest: DigestWriter::new(io::sink()), size_bytes: 0 };
         let mut resumed = 0;
         loop {
             let start = new.size_bytes;
-            let transfer = Transfer { client: &self.client, url, limit_bytes: file.size_bytes, stall: self.options.stall };
+            let transfer = Transfer {
+                client: &self.client,
+                url,
+                limit_bytes: file.size_bytes,
+                stall: self.options.stall,
+            };
             let cell = std::sync::Mutex::new(&mut new);
             let lock = || cell.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let mut sink = |chunk: &[u8]| {
@@ -313,7 +389,11 @@ impl Mirror {
             match outcome {
                 Ok(size) if size == file.size_bytes => break,
                 Ok(found_bytes) if resumed >= self.options.retries => {
-                    return Err(MirrorError::Truncated { url: url.to_owned(), found_bytes, promised_bytes: file.size_bytes });
+                    return Err(MirrorError::Truncated {
+                        url: url.to_owned(),
+                        found_bytes,
+                        promised_bytes: file.size_bytes,
+                    });
                 }
                 Err(error) if !error.is_passing() || resumed >= self.options.retries => return Err(error),
                 _ => resumed += 1,
@@ -380,8 +460,11 @@ fn index_name(release: &Release, component: &str, architecture: &str) -> String 
 }
 
 fn choose_compression(release: &VerifiedRelease, name: &str) -> (&'static str, FileSum) {
-    let order = if release.rate > FAST_BYTES_PER_SECOND { [".gz", ".zst", ".xz"] } else { [".xz", ".zst", ".gz"] };
-    let offered = |suffix: &&'static str| release.release.files.get(&format!("{name}{suffix}")).map(|sum| (*suffix, *sum));
+    let order =
+        if release.rate > FAST_BYTES_PER_SECOND { [".gz", ".zst", ".xz"] } else { [".xz", ".zst", ".gz"] };
+    let offered = |suffix: &&'static str| {
+        release.release.files.get(&format!("{name}{suffix}")).map(|sum| (*suffix, *sum))
+    };
     order.iter().find_map(offered).unwrap_or(("", release.release.files[name]))
 }
 
@@ -425,7 +508,13 @@ impl Read for ChunkReader {
 }
 
 /// Unpacks and parses while the bytes come; nothing of it is used before both digests are right.
-fn parse_index(url: &str, suffix: &str, reader: ChunkReader, packed: FileSum, text: FileSum) -> Result<Vec<u8>, MirrorError> {
+fn parse_index(
+    url: &str,
+    suffix: &str,
+    reader: ChunkReader,
+    packed: FileSum,
+    text: FileSum,
+) -> Result<Vec<u8>, MirrorError> {
     let mut counted = DigestReader::new(reader);
     let parsed = {
         let decoder: Box<dyn Read + '_> = match suffix {
@@ -441,7 +530,11 @@ fn parse_index(url: &str, suffix: &str, reader: ChunkReader, packed: FileSum, te
     rest.map_err(|error| broken(url, &error))?;
     let (_, found, size_bytes) = counted.finish();
     if size_bytes < packed.size_bytes {
-        return Err(MirrorError::Truncated { url: url.to_owned(), found_bytes: size_bytes, promised_bytes: packed.size_bytes });
+        return Err(MirrorError::Truncated {
+            url: url.to_owned(),
+            found_bytes: size_bytes,
+            promised_bytes: packed.size_bytes,
+        });
     }
     if found != packed.digest {
         return Err(MirrorError::DigestMismatch { url: url.to_owned(), promised: packed.digest, found });
@@ -469,12 +562,19 @@ fn parse_text(url: &str, mut decoder: Box<dyn Read + '_>, text: FileSum) -> Resu
     }
     let found = digest.finish().1;
     if found != text.digest {
-        return Err(MirrorError::DigestMismatch { url: format!("{url} (unpacked)"), promised: text.digest, found });
+        return Err(MirrorError::DigestMismatch {
+            url: format!("{url} (unpacked)"),
+            promised: text.digest,
+            found,
+        });
     }
     builder.finish(text.digest).map_err(format)
 }
 
 fn broken(url: &str, error: &io::Error) -> MirrorError {
-    let source = knarr_deb::DebError::Read { member: "index", source: io::Error::new(error.kind(), error.to_string()) };
+    let source = knarr_deb::DebError::Read {
+        member: "index",
+        source: io::Error::new(error.kind(), error.to_string()),
+    };
     MirrorError::Format { url: url.to_owned(), source }
 }

@@ -45,7 +45,9 @@ pub enum MirrorError {
         now: Timestamp,
     },
     /// A Release file older than one seen before.
-    #[error("{url} is of {found}, but one of {seen} was seen before: somebody may be playing back an old state")]
+    #[error(
+        "{url} is of {found}, but one of {seen} was seen before: somebody may be playing back an old state"
+    )]
     Rollback {
         /// Of the Release file.
         url: String,

@@ -55,7 +55,11 @@ impl Transfer<'_> {
         Ok(size_bytes)
     }
 
-    async fn run_file(&self, path: &str, sink: &mut (dyn FnMut(&[u8]) -> Result<(), MirrorError> + Send)) -> Result<u64, MirrorError> {
+    async fn run_file(
+        &self,
+        path: &str,
+        sink: &mut (dyn FnMut(&[u8]) -> Result<(), MirrorError> + Send),
+    ) -> Result<u64, MirrorError> {
         let fail = |error: std::io::Error| match error.kind() {
             std::io::ErrorKind::NotFound => MirrorError::Status { url: self.url.to_owned(), status: 404 },
             _ => MirrorError::Connection { url: self.url.to_owned(), reason: error.to_string() },

@@ -14,18 +14,34 @@ use crate::suite::{Role, Suite};
 #[must_use]
 pub fn host_mirror(suite: &Suite, role: Role, all: &[Suite]) -> Option<String> {
     let mut texts = Vec::new();
-    let mut add = |path: &Path| texts.extend(std::fs::read_to_string(path).ok().map(|text| (path.extension().is_some_and(|e| e == "sources"), text)));
+    let mut add = |path: &Path| {
+        texts.extend(
+            std::fs::read_to_string(path)
+                .ok()
+                .map(|text| (path.extension().is_some_and(|e| e == "sources"), text)),
+        )
+    };
     add(Path::new("/etc/apt/sources.list"));
-    let mut files: Vec<_> = std::fs::read_dir("/etc/apt/sources.list.d").into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    let mut files: Vec<_> = std::fs::read_dir("/etc/apt/sources.list.d")
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
     files.sort();
-    files.iter().filter(|path| path.extension().is_some_and(|e| e == "list" || e == "sources")).for_each(|path| add(path));
+    files
+        .iter()
+        .filter(|path| path.extension().is_some_and(|e| e == "list" || e == "sources"))
+        .for_each(|path| add(path));
     find_mirror(&texts, suite, role, all)
 }
 
 /// The same for texts: whether each is deb822, and its content.
 #[must_use]
 pub fn find_mirror(texts: &[(bool, String)], suite: &Suite, role: Role, all: &[Suite]) -> Option<String> {
-    let entries = texts.iter().flat_map(|(deb822, text)| if *deb822 { deb822_entries(text) } else { line_entries(text) });
+    let entries = texts
+        .iter()
+        .flat_map(|(deb822, text)| if *deb822 { deb822_entries(text) } else { line_entries(text) });
     let serves = |name: &str| {
         all.iter().filter(|known| known.distribution == suite.distribution).any(|known| {
             let names = std::iter::once(&known.name).chain(&known.aliases);
@@ -85,12 +101,22 @@ mod tests {
         let text = "# comment\nTypes: deb deb-src\nURIs: http://near/debian/\nSuites: bookworm bookworm-updates\nComponents: main\n\nTypes: deb\nURIs: http://near/security\nSuites: bookworm-security\nComponents: main\n";
         check(true, text, Role::Main, Some("http://near/debian"));
         check(true, text, Role::Security, Some("http://near/security"));
-        check(false, "deb [arch=amd64 signed-by=/x] http://near/debian stable main\n", Role::Main, Some("http://near/debian"));
+        check(
+            false,
+            "deb [arch=amd64 signed-by=/x] http://near/debian stable main\n",
+            Role::Main,
+            Some("http://near/debian"),
+        );
     }
 
     #[test]
     fn others_are_passed_over() {
-        check(false, "deb http://else/repo nodistro main\n#deb http://near/debian trixie main\ndeb-src http://x trixie main\n", Role::Main, None);
+        check(
+            false,
+            "deb http://else/repo nodistro main\n#deb http://near/debian trixie main\ndeb-src http://x trixie main\n",
+            Role::Main,
+            None,
+        );
         check(true, "Types: deb\nURIs: http://near\nSuites: trixie\nEnabled: no\n", Role::Main, None);
         check(false, "deb cdrom:[x]/ trixie main\n", Role::Main, None);
     }

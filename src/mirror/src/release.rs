@@ -102,9 +102,14 @@ pub(crate) fn check(
         Some(valid_until) if valid_until < now && !lenient.expired => {
             return Err(MirrorError::Expired { url: url.to_owned(), valid_until, now });
         }
-        Some(valid_until) if valid_until < now => warnings.push(format!("{url} expired at {valid_until}; accepted as asked")),
+        Some(valid_until) if valid_until < now => {
+            warnings.push(format!("{url} expired at {valid_until}; accepted as asked"))
+        }
         None if now.0 - release.date.0 > OLD_DAYS * 86_400 => {
-            warnings.push(format!("{url} is of {} and does not say how long it is valid: the mirror may be frozen", release.date));
+            warnings.push(format!(
+                "{url} is of {} and does not say how long it is valid: the mirror may be frozen",
+                release.date
+            ));
         }
         _ => {}
     }
@@ -116,21 +121,43 @@ pub(crate) fn check(
     }
 }
 
-fn check_names(url: &str, release: &Release, source: &Source, architecture: Architecture) -> Result<(), MirrorError> {
+fn check_names(
+    url: &str,
+    release: &Release,
+    source: &Source,
+    architecture: Architecture,
+) -> Result<(), MirrorError> {
     let expected = source.suite.trim_end_matches('/');
     if release.suite != expected && release.codename != expected {
         let (suite, codename) = (release.suite.clone(), release.codename.clone());
-        return Err(MirrorError::WrongSuite { url: url.to_owned(), suite, codename, expected: expected.to_owned() });
+        return Err(MirrorError::WrongSuite {
+            url: url.to_owned(),
+            suite,
+            codename,
+            expected: expected.to_owned(),
+        });
     }
     // Security suites write components as `updates/main`.
     let bare = |name: &str| name.rsplit('/').next().unwrap_or_default().to_owned();
-    if let Some(component) = source.components.iter().find(|wanted| !release.components.iter().any(|has| bare(has) == bare(wanted))) {
+    if let Some(component) = source
+        .components
+        .iter()
+        .find(|wanted| !release.components.iter().any(|has| bare(has) == bare(wanted)))
+    {
         let found = release.components.clone();
-        return Err(MirrorError::MissingComponent { url: url.to_owned(), component: component.clone(), found });
+        return Err(MirrorError::MissingComponent {
+            url: url.to_owned(),
+            component: component.clone(),
+            found,
+        });
     }
     if !release.architectures.iter().any(|has| has == architecture.name()) {
         let found = release.architectures.clone();
-        return Err(MirrorError::MissingArchitecture { url: url.to_owned(), architecture: architecture.name().to_owned(), found });
+        return Err(MirrorError::MissingArchitecture {
+            url: url.to_owned(),
+            architecture: architecture.name().to_owned(),
+            found,
+        });
     }
     Ok(())
 }

@@ -87,7 +87,9 @@ impl Suite {
     pub fn find(name: &str) -> Result<Self, MirrorError> {
         let all = Self::all()?;
         let known = all.iter().map(|suite| suite.name.clone()).collect();
-        let found = all.into_iter().find(|suite| suite.name == name || suite.aliases.iter().any(|alias| alias == name));
+        let found = all
+            .into_iter()
+            .find(|suite| suite.name == name || suite.aliases.iter().any(|alias| alias == name));
         found.ok_or_else(|| MirrorError::UnknownSuite { name: name.to_owned(), known })
     }
 
@@ -98,7 +100,8 @@ impl Suite {
 
     /// Reads the text of a suite file named `path`.
     pub fn parse(path: &str, text: &str) -> Result<Self, MirrorError> {
-        toml::from_str(text).map_err(|error| MirrorError::BadSuite { path: path.to_owned(), reason: error.to_string() })
+        toml::from_str(text)
+            .map_err(|error| MirrorError::BadSuite { path: path.to_owned(), reason: error.to_string() })
     }
 
     /// The public mirror for an architecture.
@@ -123,7 +126,8 @@ macro_rules! suite_files {
     ($($name:literal)*) => { &[$((concat!("suites/", $name, ".toml"), include_str!(concat!("../../../suites/", $name, ".toml")))),*] };
 }
 
-const SUITES: &[(&str, &str)] = suite_files!("trixie" "bookworm" "bullseye" "forky" "sid" "noble" "jammy" "resolute");
+const SUITES: &[(&str, &str)] =
+    suite_files!("trixie" "bookworm" "bullseye" "forky" "sid" "noble" "jammy" "resolute");
 
 const KEYRINGS: &[(&str, &[u8])] = &[
     ("debian-archive-keyring.gpg", include_bytes!("../../../keyrings/debian-archive-keyring.gpg")),
@@ -149,6 +153,9 @@ mod tests {
     fn unknown_keys_are_refused_with_their_line() {
         let text = include_str!("../../../suites/sid.toml").replace("usr-merge", "usr-marge");
         let error = Suite::parse("mine.toml", &text).unwrap_err().to_string();
-        assert!(error.contains("mine.toml") && error.contains("usr-marge") && error.contains("line"), "{error}");
+        assert!(
+            error.contains("mine.toml") && error.contains("usr-marge") && error.contains("line"),
+            "{error}"
+        );
     }
 }

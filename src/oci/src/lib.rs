@@ -103,7 +103,9 @@ impl ImageConfig {
 #[must_use]
 pub fn manifest_bytes(config: &Descriptor, layers: &[Layer]) -> Vec<u8> {
     let layers: Vec<&Descriptor> = layers.iter().map(|layer| &layer.descriptor).collect();
-    json!({"schemaVersion": 2, "mediaType": media_type::MANIFEST, "config": config, "layers": layers}).to_string().into_bytes()
+    json!({"schemaVersion": 2, "mediaType": media_type::MANIFEST, "config": config, "layers": layers})
+        .to_string()
+        .into_bytes()
 }
 
 /// The bytes of `index.json` for one manifest known by `name`.

@@ -19,7 +19,8 @@ impl Keyring {
 
     /// Adds the keys of a file.
     pub fn add_file(&mut self, path: &Path) -> Result<(), PgpError> {
-        let bytes = std::fs::read(path).map_err(|source| PgpError::Keyring { path: path.to_owned(), source })?;
+        let bytes =
+            std::fs::read(path).map_err(|source| PgpError::Keyring { path: path.to_owned(), source })?;
         self.add_bytes(&path.display().to_string(), &bytes)
     }
 

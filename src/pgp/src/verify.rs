@@ -49,14 +49,24 @@ fn check_frame(signed: &[u8]) -> Result<(), PgpError> {
         return bad("it holds a NUL byte");
     }
     if !signed.starts_with(b"-----BEGIN PGP SIGNED MESSAGE-----\n") {
-        return if find(signed, b"-----BEGIN PGP").is_none() { Err(PgpError::NoSignature) } else { bad("something stands before the signed text") };
+        return if find(signed, b"-----BEGIN PGP").is_none() {
+            Err(PgpError::NoSignature)
+        } else {
+            bad("something stands before the signed text")
+        };
     }
-    let Some(end) = find(signed, b"\n-----END PGP SIGNATURE-----") else { return bad("its signature never ends") };
+    let Some(end) = find(signed, b"\n-----END PGP SIGNATURE-----") else {
+        return bad("its signature never ends");
+    };
     if find(signed, b"\n-----BEGIN PGP SIGNATURE-----").is_none() {
         return Err(PgpError::NoSignature);
     }
     let behind = &signed[end + "\n-----END PGP SIGNATURE-----".len()..];
-    if behind.iter().any(|byte| !byte.is_ascii_whitespace()) { bad("something stands behind the signature") } else { Ok(()) }
+    if behind.iter().any(|byte| !byte.is_ascii_whitespace()) {
+        bad("something stands behind the signature")
+    } else {
+        Ok(())
+    }
 }
 
 fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
@@ -75,7 +85,8 @@ fn with_context(
     });
     gpgme::init();
     let mut context = Context::from_protocol(Protocol::OpenPgp).map_err(PgpError::Engine)?;
-    let path = home.path().to_str().ok_or_else(|| PgpError::Home(io::Error::other("its path is no UTF-8 text")))?;
+    let path =
+        home.path().to_str().ok_or_else(|| PgpError::Home(io::Error::other("its path is no UTF-8 text")))?;
     context.set_engine_home_dir(path).map_err(PgpError::Engine)?;
     context.set_offline(true);
     match verify(&mut context) {
@@ -92,7 +103,8 @@ fn make_home(keyring: &Keyring) -> io::Result<tempfile::TempDir> {
     Ok(home)
 }
 
-const OPTIONS: &str = "trust-model always\nno-autostart\nno-auto-key-retrieve\nno-auto-check-trustdb\nlock-never\n";
+const OPTIONS: &str =
+    "trust-model always\nno-autostart\nno-auto-key-retrieve\nno-auto-check-trustdb\nlock-never\n";
 
 /// One good signature by a known, living key is enough; without one the gravest fault is told.
 fn judge(result: &VerificationResult) -> Result<Vec<String>, PgpError> {
@@ -142,8 +154,15 @@ fn keep_gravest(fault: &mut Option<PgpError>, new: PgpError) {
 }
 
 fn weak_hash(hash: HashAlgorithm) -> Option<String> {
-    matches!(hash, HashAlgorithm::Md5 | HashAlgorithm::Sha1 | HashAlgorithm::RipeMd160 | HashAlgorithm::Md2 | HashAlgorithm::Md4)
-        .then(|| format!("{hash:?}").to_uppercase())
+    matches!(
+        hash,
+        HashAlgorithm::Md5
+            | HashAlgorithm::Sha1
+            | HashAlgorithm::RipeMd160
+            | HashAlgorithm::Md2
+            | HashAlgorithm::Md4
+    )
+    .then(|| format!("{hash:?}").to_uppercase())
 }
 
 #[cfg(test)]

@@ -61,7 +61,8 @@ pub fn write_tar(root: &Root, out: impl Write, options: &TarOptions<'_>) -> Resu
         extra.entry(parent.to_owned()).or_default().push(entry.clone());
     }
     let builder = tar::Builder::new(std::io::BufWriter::with_capacity(256 << 10, out));
-    let mut writer = Writer { root, options, builder, extra, links: HashMap::new(), stats: TarStats::default() };
+    let mut writer =
+        Writer { root, options, builder, extra, links: HashMap::new(), stats: TarStats::default() };
     let meta = root.lstat("")?;
     writer.entry("", &meta)?;
     writer.directory("")?;
@@ -82,7 +83,8 @@ struct Writer<'a, W: Write> {
 
 impl<W: Write> Writer<'_, W> {
     fn directory(&mut self, path: &str) -> Result<(), TreeError> {
-        let mut names: Vec<(String, Option<ExtraEntry>)> = self.root.list(path)?.into_iter().map(|name| (name, None)).collect();
+        let mut names: Vec<(String, Option<ExtraEntry>)> =
+            self.root.list(path)?.into_iter().map(|name| (name, None)).collect();
         for entry in self.extra.remove(path).unwrap_or_default() {
             let name = entry.path.rsplit('/').next().unwrap_or_default().to_owned();
             names.retain(|(known, _)| *known != name);
@@ -131,7 +133,10 @@ impl<W: Write> Writer<'_, W> {
         }
         if fields.kind != Kind::HardLink && fields.kind != Kind::Symlink {
             let (parent, name) = self.root.parent(path, "read attributes of")?;
-            fields.xattrs = xattrs_at(parent.as_fd(), name).map_err(|error| fail("read attributes of", path, error))?.into_iter().collect();
+            fields.xattrs = xattrs_at(parent.as_fd(), name)
+                .map_err(|error| fail("read attributes of", path, error))?
+                .into_iter()
+                .collect();
         }
         self.stats.entries += 1;
         if fields.kind != Kind::File {
@@ -156,7 +161,11 @@ impl<W: Write> Writer<'_, W> {
     }
 
     fn clamp(&self, mtime: i64) -> i64 {
-        if mtime > self.options.newest.0 || mtime >= self.options.started.0 { self.options.newest.0 } else { mtime }
+        if mtime > self.options.newest.0 || mtime >= self.options.started.0 {
+            self.options.newest.0
+        } else {
+            mtime
+        }
     }
 }
 
@@ -180,7 +189,12 @@ impl Fields {
     }
 }
 
-fn append<W: Write>(builder: &mut tar::Builder<W>, fields: &Fields, size_bytes: u64, content: impl Read) -> Result<(), TreeError> {
+fn append<W: Write>(
+    builder: &mut tar::Builder<W>,
+    fields: &Fields,
+    size_bytes: u64,
+    content: impl Read,
+) -> Result<(), TreeError> {
     let mut header = tar::Header::new_ustar();
     let mut pax: Vec<(String, Vec<u8>)> = Vec::new();
     set_text(&mut pax, "path", &fields.path, &mut |path| header.set_path_literal(path));
@@ -193,8 +207,12 @@ fn append<W: Write>(builder: &mut tar::Builder<W>, fields: &Fields, size_bytes: 
     set_number(&mut pax, "gid", u64::from(fields.gid), 0o7_777_777, &mut |n| header.set_gid(n));
     set_number(&mut pax, "size", size_bytes, 0o77_777_777_777, &mut |n| header.set_size(n));
     set_number(&mut pax, "mtime", fields.mtime.max(0) as u64, 0o77_777_777_777, &mut |n| header.set_mtime(n));
-    let device = if matches!(fields.kind, Kind::CharDevice | Kind::BlockDevice) { fields.device } else { (0, 0) };
-    header.set_device_major(device.0).and_then(|()| header.set_device_minor(device.1)).map_err(TreeError::Write)?;
+    let device =
+        if matches!(fields.kind, Kind::CharDevice | Kind::BlockDevice) { fields.device } else { (0, 0) };
+    header
+        .set_device_major(device.0)
+        .and_then(|()| header.set_device_minor(device.1))
+        .map_err(TreeError::Write)?;
     pax.extend(fields.xattrs.iter().map(|(name, value)| (format!("SCHILY.xattr.{name}"), value.clone())));
     header.set_cksum();
     if !pax.is_empty() {
@@ -207,7 +225,8 @@ fn append<W: Write>(builder: &mut tar::Builder<W>, fields: &Fields, size_bytes: 
 /// Puts a text where ustar has room for it, else into a pax header.
 fn set_text(pax: &mut Vec<(String, Vec<u8>)>, key: &str, text: &str, set: &mut dyn FnMut(&str) -> bool) {
     if !set(text) {
-        let cut: String = text.char_indices().take_while(|(at, c)| at + c.len_utf8() <= 100).map(|(_, c)| c).collect();
+        let cut: String =
+            text.char_indices().take_while(|(at, c)| at + c.len_utf8() <= 100).map(|(_, c)| c).collect();
         set(&cut);
         pax.push((key.to_owned(), text.as_bytes().to_vec()));
     }

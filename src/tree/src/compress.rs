@@ -42,7 +42,10 @@ pub trait FinishWrite: Write + Send {
 }
 
 /// Wraps `out` so that what is written comes out compressed.
-pub fn writer<'a>(compression: Compression, out: impl Write + Send + 'static) -> io::Result<Box<dyn FinishWrite + 'a>> {
+pub fn writer<'a>(
+    compression: Compression,
+    out: impl Write + Send + 'static,
+) -> io::Result<Box<dyn FinishWrite + 'a>> {
     Ok(match compression {
         Compression::None => Box::new(Plain(out)),
         Compression::Gzip(level) => Box::new(Gzip::new(out, level)?),
@@ -150,7 +153,15 @@ impl<W: Write> Gzip<W> {
                 std::thread::spawn(move || work(&queue, level))
             })
             .collect();
-        Ok(Self { out, level, block: Vec::with_capacity(BLOCK_BYTES), crc: flate2::Crc::new(), under_way: std::collections::VecDeque::new(), jobs: Some(jobs), threads })
+        Ok(Self {
+            out,
+            level,
+            block: Vec::with_capacity(BLOCK_BYTES),
+            crc: flate2::Crc::new(),
+            under_way: std::collections::VecDeque::new(),
+            jobs: Some(jobs),
+            threads,
+        })
     }
 
     fn submit(&mut self, last: bool) -> io::Result<()> {

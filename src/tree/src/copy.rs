@@ -37,7 +37,9 @@ pub fn copy_out(root: &Root, from: &str, to: &Path) -> Result<(), TreeError> {
     match meta.kind {
         Kind::Directory => {
             std::fs::create_dir_all(to).map_err(io)?;
-            root.list(from)?.iter().try_for_each(|name| copy_out(root, &format!("{from}/{name}"), &to.join(name)))
+            root.list(from)?
+                .iter()
+                .try_for_each(|name| copy_out(root, &format!("{from}/{name}"), &to.join(name)))
         }
         Kind::Symlink => {
             let target = String::from_utf8_lossy(&root.read_link(from)?).into_owned();
@@ -46,7 +48,11 @@ pub fn copy_out(root: &Root, from: &str, to: &Path) -> Result<(), TreeError> {
         Kind::File => {
             let mut file = root.open_file(from)?;
             let mut bytes = Vec::new();
-            file.read_to_end(&mut bytes).map_err(|source| TreeError::Path { doing: "read", path: from.to_owned(), source })?;
+            file.read_to_end(&mut bytes).map_err(|source| TreeError::Path {
+                doing: "read",
+                path: from.to_owned(),
+                source,
+            })?;
             std::fs::write(to, bytes).map_err(io)?;
             std::fs::set_permissions(to, std::fs::Permissions::from_mode(meta.mode & 0o777)).map_err(io)
         }

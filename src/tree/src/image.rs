@@ -19,7 +19,19 @@ pub fn write_squashfs(root: &Root, out: &Path, options: &TarOptions<'_>) -> Resu
     let mut child = Command::new(PROGRAM)
         .arg("-")
         .arg(out)
-        .args(["-tar", "-quiet", "-noappend", "-no-progress", "-reproducible", "-comp", "zstd", "-mkfs-time", &time, "-root-mode", "755"])
+        .args([
+            "-tar",
+            "-quiet",
+            "-noappend",
+            "-no-progress",
+            "-reproducible",
+            "-comp",
+            "zstd",
+            "-mkfs-time",
+            &time,
+            "-root-mode",
+            "755",
+        ])
         .env_remove("SOURCE_DATE_EPOCH")
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -40,7 +52,15 @@ pub fn write_ext4(root: &Root, out: &Path, content_bytes: u64, time: Timestamp) 
     // Ids made from the time: two images of one tree are the same.
     let uuid = uuid_of(Digest::of(format!("ext4 {time}").as_bytes()));
     let child = Command::new(PROGRAM)
-        .args(["-q", "-F", "-U", &uuid, "-E", &format!("hash_seed={uuid},root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0"), "-d"])
+        .args([
+            "-q",
+            "-F",
+            "-U",
+            &uuid,
+            "-E",
+            &format!("hash_seed={uuid},root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0"),
+            "-d",
+        ])
         .arg(root.path())
         .arg(out)
         .env("E2FSPROGS_FAKE_TIME", time.0.to_string())
@@ -58,7 +78,10 @@ fn uuid_of(digest: Digest) -> String {
 }
 
 fn missing(program: &'static str, package: &str, error: &std::io::Error) -> TreeError {
-    TreeError::Tool { program, reason: format!("could not be started ({error}): it comes with the package {package}") }
+    TreeError::Tool {
+        program,
+        reason: format!("could not be started ({error}): it comes with the package {package}"),
+    }
 }
 
 fn finish(program: &'static str, child: std::process::Child) -> Result<(), TreeError> {

@@ -29,7 +29,11 @@ impl LayoutWriter {
     /// Starts a layout in an existing, empty directory.
     pub fn create(directory: &Path) -> Result<Self, TreeError> {
         let blobs = directory.join("blobs/sha256");
-        fs::create_dir_all(&blobs).map_err(|source| TreeError::File { doing: "create", path: blobs, source })?;
+        fs::create_dir_all(&blobs).map_err(|source| TreeError::File {
+            doing: "create",
+            path: blobs,
+            source,
+        })?;
         let writer = Self { directory: directory.to_owned(), layers: Vec::new() };
         writer.put("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
         Ok(writer)
@@ -48,14 +52,22 @@ impl LayoutWriter {
             move |source| TreeError::File { doing, path, source }
         };
         let file = fs::File::create(&path).map_err(fail("create"))?;
-        let blob = SharedDigest(Arc::new(Mutex::new(Some(DigestWriter::new(io::BufWriter::with_capacity(256 << 10, file))))));
+        let blob = SharedDigest(Arc::new(Mutex::new(Some(DigestWriter::new(io::BufWriter::with_capacity(
+            256 << 10,
+            file,
+        ))))));
         let mut hashed = Fork::new(writer(compression, blob.clone()).map_err(TreeError::Write)?);
         write(&mut hashed)?;
         let diff_id = hashed.finish().map_err(TreeError::Write)?;
         let (mut inner, digest, size) = blob.take().map_err(TreeError::Write)?;
         inner.flush().map_err(fail("write"))?;
         fs::rename(&path, self.blob(digest)).map_err(fail("rename"))?;
-        let descriptor = Descriptor { media_type: layer_type(compression).to_owned(), digest, size, annotations: std::collections::BTreeMap::new() };
+        let descriptor = Descriptor {
+            media_type: layer_type(compression).to_owned(),
+            digest,
+            size,
+            annotations: std::collections::BTreeMap::new(),
+        };
         self.layers.push(Layer { descriptor, diff_id, created_by: created_by.to_owned() });
         Ok(())
     }
@@ -147,7 +159,8 @@ impl<'a> Fork<'a> {
 
     fn finish(mut self) -> io::Result<Digest> {
         self.inner.finish()?;
-        let (sender, thread) = self.hashing.take().ok_or_else(|| io::Error::other("the layer was finished twice"))?;
+        let (sender, thread) =
+            self.hashing.take().ok_or_else(|| io::Error::other("the layer was finished twice"))?;
         drop(sender);
         thread.join().map_err(|_| io::Error::other("the hashing thread panicked"))
     }

@@ -13,7 +13,8 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{
-    self as sys, AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, StatxFlags, Timespec, Timestamps, Uid, XattrFlags,
+    self as sys, AtFlags, CWD, FileType, Gid, Mode, OFlags, ResolveFlags, StatxFlags, Timespec, Timestamps,
+    Uid, XattrFlags,
 };
 
 use crate::TreeError;
@@ -57,7 +58,11 @@ impl Root {
     pub fn open(path: &Path) -> Result<Self, TreeError> {
         let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
         let fd = sys::openat(CWD, path, flags, Mode::empty());
-        let fd = fd.map_err(|error| TreeError::File { doing: "open", path: path.to_owned(), source: error.into() })?;
+        let fd = fd.map_err(|error| TreeError::File {
+            doing: "open",
+            path: path.to_owned(),
+            source: error.into(),
+        })?;
         Ok(Self { fd, path: path.to_owned() })
     }
 
@@ -77,7 +82,11 @@ impl Root {
     pub fn exists(&self, path: &str) -> Result<bool, TreeError> {
         match self.lstat(path) {
             Ok(_) => Ok(true),
-            Err(TreeError::Path { source, .. }) if matches!(source.raw_os_error(), Some(ENOENT | ENOTDIR)) => Ok(false),
+            Err(TreeError::Path { source, .. })
+                if matches!(source.raw_os_error(), Some(ENOENT | ENOTDIR)) =>
+            {
+                Ok(false)
+            }
             Err(error) => Err(error),
         }
     }
@@ -92,7 +101,8 @@ impl Root {
     pub fn stat(&self, path: &str) -> Result<Meta, TreeError> {
         let fd = self.resolve(path, OFlags::PATH)?;
         let flags = AtFlags::EMPTY_PATH | AtFlags::SYMLINK_NOFOLLOW;
-        let stat = sys::statx(&fd, "", flags, StatxFlags::BASIC_STATS).map_err(|error| fail("look at", path, error.into()))?;
+        let stat = sys::statx(&fd, "", flags, StatxFlags::BASIC_STATS)
+            .map_err(|error| fail("look at", path, error.into()))?;
         Ok(meta_of(&stat))
     }
 
@@ -101,7 +111,11 @@ impl Root {
         let mut file = self.open_file(path)?;
         let size_bytes = file.metadata().map_err(|error| fail("read", path, error))?.len();
         if size_bytes > MAX_READ_BYTES {
-            return Err(TreeError::TooLarge { path: path.to_owned(), size_bytes, limit_bytes: MAX_READ_BYTES });
+            return Err(TreeError::TooLarge {
+                path: path.to_owned(),
+                size_bytes,
+                limit_bytes: MAX_READ_BYTES,
+            });
         }
         let mut bytes = Vec::with_capacity(size_bytes as usize);
         file.read_to_end(&mut bytes).map_err(|error| fail("read", path, error))?;
@@ -116,7 +130,8 @@ impl Root {
     /// Where a symbolic link points.
     pub fn read_link(&self, path: &str) -> Result<Vec<u8>, TreeError> {
         let (parent, name) = self.parent(path, "read the link")?;
-        let target = sys::readlinkat(&parent, name, Vec::new()).map_err(|error| fail("read the link", path, error.into()))?;
+        let target = sys::readlinkat(&parent, name, Vec::new())
+            .map_err(|error| fail("read the link", path, error.into()))?;
         Ok(target.into_bytes())
     }
 
@@ -139,7 +154,8 @@ impl Root {
     pub fn create_dir(&self, path: &str, mode: u32) -> Result<(), TreeError> {
         let (parent, name) = self.parent(path, "create")?;
         match sys::mkdirat(&parent, name, Mode::from_raw_mode(mode)) {
-            Ok(()) => sys::chmodat(&parent, name, Mode::from_raw_mode(mode), AtFlags::empty()).map_err(|e| fail("create", path, e.into())),
+            Ok(()) => sys::chmodat(&parent, name, Mode::from_raw_mode(mode), AtFlags::empty())
+                .map_err(|e| fail("create", path, e.into())),
             Err(rustix::io::Errno::EXIST) => Ok(()),
             Err(error) => Err(fail("create", path, error.into())),
         }
@@ -164,14 +180,17 @@ impl Root {
     pub fn hard_link(&self, from: &str, path: &str) -> Result<(), TreeError> {
         let (parent, name) = self.parent(path, "link")?;
         let (old_parent, old_name) = self.parent(from, "link to")?;
-        self.replace(parent.as_fd(), name, path, || sys::linkat(&old_parent, old_name, &parent, name, AtFlags::empty()))
+        self.replace(parent.as_fd(), name, path, || {
+            sys::linkat(&old_parent, old_name, &parent, name, AtFlags::empty())
+        })
     }
 
     /// Renames inside the root.
     pub fn rename(&self, from: &str, to: &str) -> Result<(), TreeError> {
         let (old_parent, old_name) = self.parent(from, "rename")?;
         let (parent, name) = self.parent(to, "rename to")?;
-        sys::renameat(&old_parent, old_name, &parent, name).map_err(|error| fail("rename", from, error.into()))
+        sys::renameat(&old_parent, old_name, &parent, name)
+            .map_err(|error| fail("rename", from, error.into()))
     }
 
     /// Removes a file, link or device.
@@ -200,7 +219,8 @@ impl Root {
     pub fn set_mode(&self, path: &str, mode: u32) -> Result<(), TreeError> {
         let fd = self.resolve(path, OFlags::PATH)?;
         let name = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&fd));
-        sys::chmod(name, Mode::from_raw_mode(mode)).map_err(|error| fail("set the mode of", path, error.into()))
+        sys::chmod(name, Mode::from_raw_mode(mode))
+            .map_err(|error| fail("set the mode of", path, error.into()))
     }
 
     /// Sets owner and group, links not followed.
@@ -222,7 +242,10 @@ impl Root {
         let mut names = Vec::new();
         for entry in directory {
             let entry = entry.map_err(|error| fail("list", path, error.into()))?;
-            let name = entry.file_name().to_str().map_err(|_| fail("list", path, io::Error::other("a name is no UTF-8 text")))?;
+            let name = entry
+                .file_name()
+                .to_str()
+                .map_err(|_| fail("list", path, io::Error::other("a name is no UTF-8 text")))?;
             if name != "." && name != ".." {
                 names.push(name.to_owned());
             }
@@ -245,14 +268,20 @@ impl Root {
         make: impl Fn() -> rustix::io::Result<()>,
     ) -> Result<(), TreeError> {
         let outcome = match make() {
-            Err(rustix::io::Errno::EXIST) => sys::unlinkat(parent, name, AtFlags::empty()).and_then(|()| make()),
+            Err(rustix::io::Errno::EXIST) => {
+                sys::unlinkat(parent, name, AtFlags::empty()).and_then(|()| make())
+            }
             outcome => outcome,
         };
         outcome.map_err(|error| fail("create", path, error.into()))
     }
 
     /// The directory that holds the last component of `path`, and that component.
-    pub(crate) fn parent<'p>(&self, path: &'p str, doing: &'static str) -> Result<(OwnedFd, &'p str), TreeError> {
+    pub(crate) fn parent<'p>(
+        &self,
+        path: &'p str,
+        doing: &'static str,
+    ) -> Result<(OwnedFd, &'p str), TreeError> {
         let path = path.trim_end_matches('/');
         let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
         let name = if name.is_empty() { "." } else { name };
@@ -382,7 +411,9 @@ impl Root {
                 let (parent, name) = self.parent(&entry.path, "create")?;
                 let device = sys::makedev(entry.device.0, entry.device.1);
                 let mode = Mode::from_raw_mode(entry.mode);
-                self.replace(parent.as_fd(), name, &entry.path, || sys::mknodat(&parent, name, FileType::CharacterDevice, mode, device))?;
+                self.replace(parent.as_fd(), name, &entry.path, || {
+                    sys::mknodat(&parent, name, FileType::CharacterDevice, mode, device)
+                })?;
                 self.set_mode(&entry.path, entry.mode)?;
             }
         }

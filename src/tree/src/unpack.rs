@@ -95,8 +95,21 @@ impl Default for Limits {
 }
 
 /// Unpacks `tar` into `root`; answers with the entries that belong to the package, in order.
-pub fn unpack(root: &Root, tar: &mut dyn Read, policy: &dyn Policy, limits: &Limits) -> Result<Vec<Entry>, TreeError> {
-    let mut work = Work { root, limits, bytes: 0, parent: None, times: Vec::new(), skipped: HashSet::new(), entries: Vec::new() };
+pub fn unpack(
+    root: &Root,
+    tar: &mut dyn Read,
+    policy: &dyn Policy,
+    limits: &Limits,
+) -> Result<Vec<Entry>, TreeError> {
+    let mut work = Work {
+        root,
+        limits,
+        bytes: 0,
+        parent: None,
+        times: Vec::new(),
+        skipped: HashSet::new(),
+        entries: Vec::new(),
+    };
     let mut archive = tar::Archive::new(tar);
     for entry in archive.entries().map_err(TreeError::Read)? {
         work.entry(entry.map_err(TreeError::Read)?, policy)?;
@@ -161,7 +174,9 @@ impl Work<'_> {
             Kind::HardLink => return self.write_hard_link(head),
             Kind::Symlink => {
                 let parent = self.parent_fd();
-                self.root.replace(parent.as_fd(), name, &head.path, || sys::symlinkat(head.link.as_str(), parent, name))?;
+                self.root.replace(parent.as_fd(), name, &head.path, || {
+                    sys::symlinkat(head.link.as_str(), parent, name)
+                })?;
             }
             _ => self.write_node(head, name)?,
         }
@@ -177,14 +192,17 @@ impl Work<'_> {
             let set = set_xattr_at(parent.as_fd(), name, key, value);
             set.map_err(|error| fail("set attributes of", &head.path, error))?;
         }
-        set_mtime_at(parent.as_fd(), name, head.mtime).map_err(|error| fail("set the time of", &head.path, error))
+        set_mtime_at(parent.as_fd(), name, head.mtime)
+            .map_err(|error| fail("set the time of", &head.path, error))
     }
 
     fn write_file(&self, head: &Head, name: &str, content: &mut dyn Read) -> Result<(), TreeError> {
         let parent = self.parent_fd().as_fd();
         let created = match create(parent, name, 0o600) {
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                sys::unlinkat(parent, name, AtFlags::empty()).map_err(io::Error::from).and_then(|()| create(parent, name, 0o600))
+                sys::unlinkat(parent, name, AtFlags::empty())
+                    .map_err(io::Error::from)
+                    .and_then(|()| create(parent, name, 0o600))
             }
             created => created,
         };
@@ -197,7 +215,10 @@ impl Work<'_> {
 
     fn write_hard_link(&self, head: &Head) -> Result<(), TreeError> {
         if self.skipped.contains(&head.link) {
-            return Err(TreeError::HostilePath { path: head.path.clone(), reason: "it is a hard link to a file that was left out" });
+            return Err(TreeError::HostilePath {
+                path: head.path.clone(),
+                reason: "it is a hard link to a file that was left out",
+            });
         }
         self.root.hard_link(&head.link, &head.path)
     }
@@ -210,7 +231,9 @@ impl Work<'_> {
         };
         let device = sys::makedev(head.device.0, head.device.1);
         let parent = self.parent_fd();
-        self.root.replace(parent.as_fd(), name, &head.path, || sys::mknodat(parent, name, kind, Mode::from_raw_mode(0o600), device))
+        self.root.replace(parent.as_fd(), name, &head.path, || {
+            sys::mknodat(parent, name, kind, Mode::from_raw_mode(0o600), device)
+        })
     }
 
     /// An existing directory keeps its mode and owner, a link to one stays a link.
@@ -265,7 +288,8 @@ impl Work<'_> {
             let (parent, name) = self.root.parent(path, "set the time of")?;
             // Another package may have put a link there since: then it is not ours any more.
             if meta_at(parent.as_fd(), name).is_ok_and(|meta| meta.kind == Kind::Directory) {
-                set_mtime_at(parent.as_fd(), name, *mtime).map_err(|error| fail("set the time of", path, error))?;
+                set_mtime_at(parent.as_fd(), name, *mtime)
+                    .map_err(|error| fail("set the time of", path, error))?;
             }
         }
         Ok(self.entries)
@@ -293,16 +317,19 @@ fn read_head<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Option<Head>, Tre
     };
     let read = TreeError::Read;
     let number = |value: io::Result<u64>| value.map_err(read).map(|value| value as u32);
-    let (mode, uid, gid) = (header.mode().map_err(read)? & 0o7777, number(header.uid())?, number(header.gid())?);
+    let (mode, uid, gid) =
+        (header.mode().map_err(read)? & 0o7777, number(header.uid())?, number(header.gid())?);
     let mtime = header.mtime().map_err(read)? as i64;
     let device = match kind {
-        Kind::CharDevice | Kind::BlockDevice => {
-            (header.device_major().map_err(read)?.unwrap_or(0), header.device_minor().map_err(read)?.unwrap_or(0))
-        }
+        Kind::CharDevice | Kind::BlockDevice => (
+            header.device_major().map_err(read)?.unwrap_or(0),
+            header.device_minor().map_err(read)?.unwrap_or(0),
+        ),
         _ => (0, 0),
     };
     let link = entry.link_name_bytes().map_or_else(|| Ok(String::new()), |link| text(&link))?;
-    let mut head = Head { path: safe_path(&raw_path)?, kind, mode, uid, gid, mtime, link, device, xattrs: Vec::new() };
+    let mut head =
+        Head { path: safe_path(&raw_path)?, kind, mode, uid, gid, mtime, link, device, xattrs: Vec::new() };
     if kind == Kind::HardLink {
         head.link = safe_path(&head.link)?;
     }
@@ -316,7 +343,8 @@ fn read_pax<R: Read>(entry: &mut tar::Entry<'_, R>, head: &mut Head) -> Result<(
         let extension = extension.map_err(TreeError::Read)?;
         let key = extension.key().map_err(|error| TreeError::Read(io::Error::other(error)))?;
         let value = extension.value_bytes();
-        let number = || std::str::from_utf8(value).ok().and_then(|value| value.split('.').next()?.parse::<i64>().ok());
+        let number =
+            || std::str::from_utf8(value).ok().and_then(|value| value.split('.').next()?.parse::<i64>().ok());
         match key {
             "uid" => head.uid = number().map_or(head.uid, |id| id as u32),
             "gid" => head.gid = number().map_or(head.gid, |id| id as u32),
@@ -332,7 +360,8 @@ fn read_pax<R: Read>(entry: &mut tar::Entry<'_, R>, head: &mut Head) -> Result<(
 }
 
 fn text(bytes: &[u8]) -> Result<String, TreeError> {
-    let hostile = |reason| TreeError::HostilePath { path: String::from_utf8_lossy(bytes).into_owned(), reason };
+    let hostile =
+        |reason| TreeError::HostilePath { path: String::from_utf8_lossy(bytes).into_owned(), reason };
     if bytes.contains(&0) {
         return Err(hostile("it holds a NUL byte"));
     }

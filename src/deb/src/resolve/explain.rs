@@ -32,11 +32,15 @@ impl fmt::Display for Unresolvable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownPackage { name, near } if near.is_empty() => write!(f, "there is no package {name}"),
-            Self::UnknownPackage { name, near } => write!(f, "there is no package {name}; similar are {}", near.join(", ")),
+            Self::UnknownPackage { name, near } => {
+                write!(f, "there is no package {name}; similar are {}", near.join(", "))
+            }
             Self::UnknownVersion { name, wanted, found } => {
                 write!(f, "there is no {name} of {wanted}; there is {}", found.join(", "))
             }
-            Self::Impossible { reasons } => write!(f, "the packages asked for cannot be installed together:\n  {}", reasons.join("\n  ")),
+            Self::Impossible { reasons } => {
+                write!(f, "the packages asked for cannot be installed together:\n  {}", reasons.join("\n  "))
+            }
         }
     }
 }

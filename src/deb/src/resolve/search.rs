@@ -83,12 +83,19 @@ impl<'u, 'a> Search<'u, 'a> {
         if self.request.essential || !self.request.priorities.is_empty() {
             let mut names: Vec<&str> = Vec::new();
             for (index, offer) in self.universe.offers() {
-                names.extend(offer.iter().filter(|&record| wanted(PackageId { index, record })).map(|record| offer.record(record).name()));
+                names.extend(
+                    offer
+                        .iter()
+                        .filter(|&record| wanted(PackageId { index, record }))
+                        .map(|record| offer.record(record).name()),
+                );
             }
             names.sort_unstable();
             names.dedup();
             let candidates = names.into_iter().filter_map(|name| self.universe.candidate(name, self.request));
-            roots.extend(candidates.filter(|&id| wanted(id) && !self.excluded(self.universe.record(id).name())));
+            roots.extend(
+                candidates.filter(|&id| wanted(id) && !self.excluded(self.universe.record(id).name())),
+            );
         }
         for spec in &self.request.include {
             let id = self.named_root(spec)?;
@@ -108,14 +115,20 @@ impl<'u, 'a> Search<'u, 'a> {
             return self.virtual_root(name);
         }
         if self.excluded(name) {
-            return Err(Unresolvable::Impossible { reasons: vec![format!("{name} is both asked for and excluded")] });
+            return Err(Unresolvable::Impossible {
+                reasons: vec![format!("{name} is both asked for and excluded")],
+            });
         }
         let matching = |id: &PackageId| match wanted.split_at_checked(1) {
             Some(("=", version)) => self.universe.record(*id).version() == version,
             Some((_, label)) => self.universe.label(*id).split('/').next() == Some(label),
             None => true,
         };
-        let found = if wanted.is_empty() { self.universe.candidate(name, self.request) } else { all.iter().copied().find(matching) };
+        let found = if wanted.is_empty() {
+            self.universe.candidate(name, self.request)
+        } else {
+            all.iter().copied().find(matching)
+        };
         found.ok_or_else(|| Unresolvable::UnknownVersion {
             name: name.to_owned(),
             wanted: if wanted.is_empty() { "acceptable pin".to_owned() } else { wanted[1..].to_owned() },
@@ -133,7 +146,8 @@ impl<'u, 'a> Search<'u, 'a> {
             }
             several => {
                 let names: Vec<&str> = several.iter().map(|&id| self.universe.record(id).name()).collect();
-                let reason = format!("{name} is a virtual package; name one that provides it: {}", names.join(", "));
+                let reason =
+                    format!("{name} is a virtual package; name one that provides it: {}", names.join(", "));
                 Err(Unresolvable::Impossible { reasons: vec![reason] })
             }
         }
@@ -154,7 +168,8 @@ impl<'u, 'a> Search<'u, 'a> {
     fn depend_on_all(&mut self, id: PackageId) -> Attempt {
         let record = self.universe.record(id);
         for field in [record.pre_depends(), record.depends()] {
-            let groups = parse_relations(field).map_err(|error| vec![format!("{} is damaged: {error}", record.name())])?;
+            let groups = parse_relations(field)
+                .map_err(|error| vec![format!("{} is damaged: {error}", record.name())])?;
             for group in groups {
                 self.meet(id, &group)?;
             }
@@ -202,7 +217,8 @@ impl<'u, 'a> Search<'u, 'a> {
     /// The real package first, then those that provide its name.
     fn candidates(&self, relation: &Relation<'_>) -> Vec<PackageId> {
         let real = self.universe.candidate(relation.name, self.request);
-        let mut candidates: Vec<PackageId> = real.into_iter().filter(|&id| satisfies(self.universe, id, relation)).collect();
+        let mut candidates: Vec<PackageId> =
+            real.into_iter().filter(|&id| satisfies(self.universe, id, relation)).collect();
         candidates.extend(self.ordered_providers(relation));
         candidates.retain(|&id| {
             let name = self.universe.record(id).name();
@@ -235,12 +251,26 @@ impl<'u, 'a> Search<'u, 'a> {
         if let Some(&other) = self.by_name.get(record.name())
             && other != id
         {
-            return Err(format!("{} and {} cannot both be installed", self.describe(id), self.describe(other)));
+            return Err(format!(
+                "{} and {} cannot both be installed",
+                self.describe(id),
+                self.describe(other)
+            ));
         }
         for relation in conflicts(&record) {
-            let mut against = self.by_name.get(relation.name).into_iter().chain(self.provided.get(relation.name).into_iter().flatten());
-            if let Some(&other) = against.find(|&&other| other != id && satisfies(self.universe, other, &relation)) {
-                return Err(format!("{} conflicts with {} ({relation})", self.describe(id), self.describe(other)));
+            let mut against = self
+                .by_name
+                .get(relation.name)
+                .into_iter()
+                .chain(self.provided.get(relation.name).into_iter().flatten());
+            if let Some(&other) =
+                against.find(|&&other| other != id && satisfies(self.universe, other, &relation))
+            {
+                return Err(format!(
+                    "{} conflicts with {} ({relation})",
+                    self.describe(id),
+                    self.describe(other)
+                ));
             }
         }
         let own = parse_relations(record.provides()).unwrap_or_default();
@@ -248,8 +278,15 @@ impl<'u, 'a> Search<'u, 'a> {
         for name in names {
             for &other in self.conflicted.get(name).into_iter().flatten() {
                 let hostile = conflicts(&self.universe.record(other));
-                if let Some(relation) = hostile.iter().find(|relation| relation.name == name && satisfies(self.universe, id, relation)) {
-                    return Err(format!("{} conflicts with {} ({relation})", self.describe(other), self.describe(id)));
+                if let Some(relation) = hostile
+                    .iter()
+                    .find(|relation| relation.name == name && satisfies(self.universe, id, relation))
+                {
+                    return Err(format!(
+                        "{} conflicts with {} ({relation})",
+                        self.describe(other),
+                        self.describe(id)
+                    ));
                 }
             }
         }
@@ -295,7 +332,11 @@ impl<'u, 'a> Search<'u, 'a> {
         let wanted: Vec<String> = group.iter().map(ToString::to_string).collect();
         let mut sentence = format!("{} depends on {}", self.universe.record(by).name(), wanted.join(" | "));
         if nothing_there {
-            let there: Vec<String> = group.iter().flat_map(|relation| self.universe.named(relation.name)).map(|id| self.describe(id)).collect();
+            let there: Vec<String> = group
+                .iter()
+                .flat_map(|relation| self.universe.named(relation.name))
+                .map(|id| self.describe(id))
+                .collect();
             let excluded = group.iter().any(|relation| self.excluded(relation.name));
             sentence += &match (there.is_empty(), excluded) {
                 (_, true) => ", which is excluded".to_owned(),

@@ -12,7 +12,11 @@ fn index(text: &str) -> PackagesIndex {
         let mut parts = line.split(';').map(str::trim);
         let (name, version) = parts.next().unwrap().split_once(' ').unwrap();
         let fields: Vec<&str> = parts.collect();
-        let architecture = if fields.iter().any(|field| field.starts_with("Architecture")) { "" } else { "Architecture: amd64\n" };
+        let architecture = if fields.iter().any(|field| field.starts_with("Architecture")) {
+            ""
+        } else {
+            "Architecture: amd64\n"
+        };
         let stanza = format!(
             "Package: {name}\nVersion: {version}\n{architecture}{}\nFilename: pool/{name}.deb\nSize: 1\nSHA256: {}\n\n",
             fields.join("\n"),
@@ -32,12 +36,14 @@ fn solve(text: &str, request: &Request) -> Result<Vec<String>, String> {
 }
 
 fn check(text: &str, include: &[&str], expected: &[&str]) {
-    let request = Request { include: include.iter().map(|name| (*name).to_owned()).collect(), ..Request::default() };
+    let request =
+        Request { include: include.iter().map(|name| (*name).to_owned()).collect(), ..Request::default() };
     assert_eq!(solve(text, &request).unwrap(), expected, "{text}");
 }
 
 fn check_fails(text: &str, include: &[&str], expected: &str) {
-    let request = Request { include: include.iter().map(|name| (*name).to_owned()).collect(), ..Request::default() };
+    let request =
+        Request { include: include.iter().map(|name| (*name).to_owned()).collect(), ..Request::default() };
     let error = solve(text, &request).unwrap_err();
     assert!(error.contains(expected), "{error}");
 }
@@ -52,7 +58,11 @@ fn the_first_alternative_wins_unless_another_is_chosen() {
 #[test]
 fn the_highest_version_is_chosen_and_versions_are_checked() {
     check("a 1; Depends: b (>= 2)\nb 1\nb 3\n", &["a"], &["a", "b"]);
-    check_fails("a 1; Depends: b (>= 4)\nb 1\nb 3\n", &["a"], "a depends on b (>= 4), but there is only b 1 (test/main), b 3 (test/main)");
+    check_fails(
+        "a 1; Depends: b (>= 4)\nb 1\nb 3\n",
+        &["a"],
+        "a depends on b (>= 4), but there is only b 1 (test/main), b 3 (test/main)",
+    );
     check_fails("a 1; Depends: b\n", &["a"], "a depends on b, which no index has");
 }
 
@@ -66,14 +76,26 @@ fn unversioned_provides_never_meet_a_versioned_relation() {
 #[test]
 fn a_real_package_wins_over_one_that_provides_its_name() {
     check("a 1; Depends: v\nb 1; Provides: v; Priority: required\nv 1\n", &["a"], &["a", "v"]);
-    check("a 1; Depends: v\np 1; Provides: v; Priority: optional\nq 1; Provides: v; Priority: important\n", &["a"], &["a", "q"]);
+    check(
+        "a 1; Depends: v\np 1; Provides: v; Priority: optional\nq 1; Provides: v; Priority: important\n",
+        &["a"],
+        &["a", "q"],
+    );
 }
 
 #[test]
 fn a_conflict_leads_to_the_next_alternative() {
     check("a 1; Depends: b | c\nb 1; Depends: d\nd 1; Conflicts: a\nc 1\n", &["a"], &["a", "c"]);
-    check("exim 1; Provides: mta; Conflicts: mta\nsendmail 1; Provides: mta; Conflicts: mta\na 1; Depends: exim | mta\n", &["a", "sendmail"], &["a", "sendmail"]);
-    check_fails("a 1\nb 1; Breaks: a (<< 2)\n", &["a", "b"], "b 1 (test/main) conflicts with a 1 (test/main) (a (<< 2))");
+    check(
+        "exim 1; Provides: mta; Conflicts: mta\nsendmail 1; Provides: mta; Conflicts: mta\na 1; Depends: exim | mta\n",
+        &["a", "sendmail"],
+        &["a", "sendmail"],
+    );
+    check_fails(
+        "a 1\nb 1; Breaks: a (<< 2)\n",
+        &["a", "b"],
+        "b 1 (test/main) conflicts with a 1 (test/main) (a (<< 2))",
+    );
 }
 
 #[test]
@@ -100,7 +122,8 @@ fn unknown_names_are_answered_with_similar_ones() {
 
 #[test]
 fn a_chain_of_any_length_does_not_use_up_the_stack() {
-    let text: String = (0..20_000).map(|n| format!("p{n} 1; Depends: p{}\n", n + 1)).collect::<String>() + "p20000 1\n";
+    let text: String =
+        (0..20_000).map(|n| format!("p{n} 1; Depends: p{}\n", n + 1)).collect::<String>() + "p20000 1\n";
     let request = Request { include: vec!["p0".to_owned()], ..Request::default() };
     assert_eq!(solve(&text, &request).unwrap().len(), 20_001);
 }
@@ -116,5 +139,8 @@ fn a_pin_decides_before_the_version() {
         let solution = resolve(&universe, &request).unwrap();
         universe.record(solution.packages[0].id).version().to_owned()
     };
-    assert_eq!((versions("a"), versions("a/backports"), versions("a=2")), ("1".into(), "2".into(), "2".into()));
+    assert_eq!(
+        (versions("a"), versions("a/backports"), versions("a=2")),
+        ("1".into(), "2".into(), "2".into())
+    );
 }

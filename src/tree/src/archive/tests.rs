@@ -4,7 +4,12 @@ use super::*;
 use crate::unpack::{Everything, Limits, unpack};
 
 fn options<'a>(extra: &'a [ExtraEntry]) -> TarOptions<'a> {
-    TarOptions { newest: Timestamp(1_000_000), started: Timestamp(2_000_000), skip: &|path| path == "skipped", extra }
+    TarOptions {
+        newest: Timestamp(1_000_000),
+        started: Timestamp(2_000_000),
+        skip: &|path| path == "skipped",
+        extra,
+    }
 }
 
 fn listing(bytes: &[u8]) -> Vec<(String, u64, u64)> {
@@ -38,11 +43,16 @@ fn entries_are_sorted_clamped_and_complete() {
     let extra = dev_entries();
     write_tar(&root, &mut bytes, &options(&extra)).unwrap();
     let listed = listing(&bytes);
-    let names: Vec<&str> = listed.iter().map(|(name, ..)| name.as_str()).filter(|name| !name.starts_with("./dev/")).collect();
+    let names: Vec<&str> =
+        listed.iter().map(|(name, ..)| name.as_str()).filter(|name| !name.starts_with("./dev/")).collect();
     let d = format!("./{}/", "d".repeat(120));
     let f = format!("./{long}");
-    assert_eq!(names, ["./", "./bin", &d, &f, "./usr/", "./usr/bin/", "./usr/bin/a", "./usr/bin/b", "./usr.conf"]);
-    let by_name: BTreeMap<_, _> = listed.iter().map(|(name, mtime, mode)| (name.as_str(), (*mtime, *mode))).collect();
+    assert_eq!(
+        names,
+        ["./", "./bin", &d, &f, "./usr/", "./usr/bin/", "./usr/bin/a", "./usr/bin/b", "./usr.conf"]
+    );
+    let by_name: BTreeMap<_, _> =
+        listed.iter().map(|(name, mtime, mode)| (name.as_str(), (*mtime, *mode))).collect();
     assert_eq!(by_name["./usr.conf"], (5, 0o600));
     assert_eq!(by_name["./usr/bin/a"], (1_000_000, 0o4755));
 

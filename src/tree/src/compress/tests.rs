@@ -34,14 +34,24 @@ fn every_compression_gives_back_what_went_in() {
                 if noise & 0x8000 == 0 { (noise >> 24) as u8 } else { b'a' }
             })
             .collect();
-        for compression in [Compression::None, Compression::Gzip(6), Compression::Gzip(1), Compression::Xz(1), Compression::Zstd(3)] {
+        for compression in [
+            Compression::None,
+            Compression::Gzip(6),
+            Compression::Gzip(1),
+            Compression::Xz(1),
+            Compression::Zstd(3),
+        ] {
             let packed = compress(compression, &bytes);
             assert_eq!(packed, compress(compression, &bytes), "{compression:?} twice");
             let mut back = Vec::new();
             match compression {
                 Compression::None => back = packed,
-                Compression::Gzip(_) => drop(flate2::read::GzDecoder::new(packed.as_slice()).read_to_end(&mut back).unwrap()),
-                Compression::Xz(_) => drop(xz2::read::XzDecoder::new(packed.as_slice()).read_to_end(&mut back).unwrap()),
+                Compression::Gzip(_) => {
+                    drop(flate2::read::GzDecoder::new(packed.as_slice()).read_to_end(&mut back).unwrap())
+                }
+                Compression::Xz(_) => {
+                    drop(xz2::read::XzDecoder::new(packed.as_slice()).read_to_end(&mut back).unwrap())
+                }
                 Compression::Zstd(_) => back = zstd::decode_all(packed.as_slice()).unwrap(),
             }
             assert!(back == bytes, "{compression:?} of {size} bytes");

@@ -25,7 +25,8 @@ fn try_unpack(entries: &[Draft<'_>]) -> (tempfile::TempDir, Root, Result<Vec<Ent
     let directory = tempfile::tempdir().unwrap();
     std::fs::create_dir(directory.path().join("root")).unwrap();
     let root = Root::open(&directory.path().join("root")).unwrap();
-    let outcome = unpack(&root, &mut tarball(entries).as_slice(), &Everything, &Limits { entries: 100, bytes: 1000 });
+    let outcome =
+        unpack(&root, &mut tarball(entries).as_slice(), &Everything, &Limits { entries: 100, bytes: 1000 });
     (directory, root, outcome)
 }
 
@@ -41,7 +42,10 @@ fn modes_times_and_links_come_out_as_they_went_in() {
         ("./usr/hard", T::Link, 0o4755, "./usr/su", b""),
     ]);
     let entries = outcome.unwrap();
-    assert_eq!(entries.iter().map(|entry| entry.path.as_str()).collect::<Vec<_>>(), ["", "usr", "usr/su", "usr/link", "usr/hard"]);
+    assert_eq!(
+        entries.iter().map(|entry| entry.path.as_str()).collect::<Vec<_>>(),
+        ["", "usr", "usr/su", "usr/link", "usr/hard"]
+    );
     let su = root.lstat("usr/su").unwrap();
     assert_eq!((su.mode, su.mtime, su.links), (0o4755, 1_000, 2));
     assert_eq!((root.lstat("usr").unwrap().mode, root.lstat("usr").unwrap().mtime), (0o750, 1_000));
@@ -100,6 +104,7 @@ fn hostile_archives_are_refused() {
     refused(&[("x", T::new(b'Z'), 0o644, "", b"")], "unknown type");
     refused(&[("f", T::Regular, 0o644, "", b""), ("f/x", T::Regular, 0o644, "", b"")], "Not a directory");
     let many: Vec<String> = (0..101).map(|n| format!("f{n}")).collect();
-    let many: Vec<Draft<'_>> = many.iter().map(|name| (name.as_str(), T::Regular, 0o644, "", &b""[..])).collect();
+    let many: Vec<Draft<'_>> =
+        many.iter().map(|name| (name.as_str(), T::Regular, 0o644, "", &b""[..])).collect();
     refused(&many, "100 entries");
 }

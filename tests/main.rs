@@ -1,1 +1,10 @@
-//! Integration tests.
+//! The integration tests: the real binary against a small signed mirror, and against the real one.
+//!
+//! One binary, one module per noun. [`support`] makes the mirror.
+
+mod support;
+
+mod bootstrap;
+mod cli;
+mod faults;
+mod real_mirror;

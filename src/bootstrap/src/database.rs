@@ -87,7 +87,10 @@ fn sums_text(root: &Root, package: &Package) -> Result<String, BootstrapError> {
         |path: &str| package.conffiles.iter().any(|conffile| conffile.path.trim_start_matches('/') == path);
     for entry in package.entries.iter().filter(|entry| entry.kind == Kind::File && !is_conffile(&entry.path))
     {
-        let _ = writeln!(text, "{}  {}", md5_hex(&root.read(&entry.path)?), entry.path);
+        // A path filter may have left it out.
+        if root.exists(&entry.path)? {
+            let _ = writeln!(text, "{}  {}", md5_hex(&root.read(&entry.path)?), entry.path);
+        }
     }
     Ok(text)
 }

@@ -49,7 +49,7 @@ pub enum BootstrapError {
         package: String,
         /// What is wrong.
         #[source]
-        source: Box<BootstrapError>,
+        source: Box<Self>,
     },
     /// Two packages ship one file and neither may replace the other's.
     #[error("{second} and {first} both ship /{path}, and neither declares that it replaces the other")]

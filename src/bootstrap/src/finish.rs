@@ -1,5 +1,6 @@
 //! The last steps inside a root: host files, apt's own state, and nothing that differs from run to run.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use knarr_tree::root::Root;
@@ -107,6 +108,23 @@ const VOLATILE: [&str; 14] = [
     "var/lib/dpkg/statoverride-old",
     "var/lib/dpkg/status-old",
 ];
+
+/// Gives each packaged directory the newest of the times that packages have for it: which of them
+/// was unpacked first, or wrote into it last, must not show.
+pub fn set_directory_times(root: &Root, packages: &[Package]) -> Result<(), BootstrapError> {
+    let mut times: BTreeMap<&str, i64> = BTreeMap::new();
+    let entries = packages.iter().flat_map(|package| &package.entries);
+    for entry in entries.filter(|entry| entry.kind == Kind::Directory) {
+        let time = times.entry(&entry.path).or_insert(entry.mtime);
+        *time = entry.mtime.max(*time);
+    }
+    for (path, mtime) in times {
+        if root.exists(path)? && root.lstat(path)?.kind == Kind::Directory {
+            root.set_mtime(path, mtime)?;
+        }
+    }
+    Ok(())
+}
 
 /// Makes the device nodes that every Linux root has.
 pub fn make_devices(root: &Root) -> Result<(), BootstrapError> {

@@ -60,7 +60,7 @@ impl Hook {
     /// Reads a hook as typed.
     pub fn parse(text: &str) -> Result<Self, BootstrapError> {
         let bad = |reason: &str| BootstrapError::BadHook { hook: text.to_owned(), reason: reason.to_owned() };
-        let (verb, rest) = text.trim().split_once(char::is_whitespace).unwrap_or((text.trim(), ""));
+        let (verb, rest) = text.trim().split_once(char::is_whitespace).unwrap_or_else(|| (text.trim(), ""));
         let words = || shell_words::split(rest).map_err(|error| bad(&error.to_string()));
         let hook = match verb {
             "copy-in" | "copy-out" => {

@@ -395,7 +395,7 @@ fn conclude(options: &Options, root: &Root, packages: &[Package]) -> Result<(), 
     if options.target.format == Format::Directory && !options.rootless {
         finish::make_devices(root)?;
     }
-    Ok(())
+    finish::set_directory_times(root, packages)
 }
 
 fn deliver(

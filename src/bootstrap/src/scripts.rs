@@ -93,7 +93,7 @@ impl<'a> Runner<'a> {
             Some(session) => session,
             None => self.session.insert(Session::start(&(self.make_sandbox)()?)?),
         };
-        let program = Program { argv, env, timeout: self.timeout, ..Program::default() };
+        let program = Program { argv, env, timeout: self.timeout };
         Ok(session.run(&program)?)
     }
 

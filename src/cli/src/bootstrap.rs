@@ -25,6 +25,7 @@ use crate::ui::Ui;
 
 /// What was typed.
 #[derive(Debug, clap::Args)]
+#[command(args_override_self = true)]
 pub(crate) struct Args {
     /// Suite (see `knarr suite ls`), or a suite file
     suite: String,

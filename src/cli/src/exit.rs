@@ -57,6 +57,7 @@ fn classify_bootstrap(error: &BootstrapError) -> (u8, Option<&'static str>) {
         B::TriggerLoop { .. } => (14, None),
         B::CannotRun { .. } => (20, Some("install qemu-user-static and enable binfmt_misc")),
         B::Request(_) => (2, None),
+        B::Linux(knarr_linux::LinuxError::Interrupted) => (130, None),
         B::Linux(_) => (21, None),
         B::Interrupted => (130, None),
         B::Mirror(error) => classify_mirror(error),

@@ -63,7 +63,9 @@ impl Release {
         let words =
             |name| stanza.get(name).unwrap_or_default().split_ascii_whitespace().map(str::to_owned).collect();
         let yes = |name| stanza.get(name).is_some_and(|value| value.eq_ignore_ascii_case("yes"));
-        let date = stanza.get("Date").ok_or(DebError::MissingField { line: stanza.line(), field: "Date" })?;
+        let date = stanza
+            .get("Date")
+            .ok_or_else(|| DebError::MissingField { line: stanza.line(), field: "Date" })?;
         Ok(Self {
             origin: get("Origin"),
             label: get("Label"),

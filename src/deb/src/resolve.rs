@@ -101,7 +101,7 @@ impl<'a> Universe<'a> {
 
     fn pin(&self, id: PackageId, request: &Request) -> i32 {
         let own = request.pins.get(self.record(id).name()).copied();
-        own.unwrap_or(self.indices[usize::from(id.index)].pin)
+        own.unwrap_or_else(|| self.indices[usize::from(id.index)].pin)
     }
 
     fn offers(&self) -> impl Iterator<Item = (u16, &'a PackagesIndex)> + '_ {

@@ -109,7 +109,7 @@ impl Mirror {
             let base = suite_url(mirror, &source.suite);
             match self.release_from(&base, source, architecture, now) {
                 Err(error) if error.is_passing() || matches!(error, MirrorError::Status { .. }) => {
-                    last = Some(error)
+                    last = Some(error);
                 }
                 outcome => return outcome,
             }
@@ -242,7 +242,7 @@ impl Mirror {
                 match fetched {
                     Ok(()) => return self.keep_index(&path, compact, &url),
                     Err(error) if error.is_passing() || matches!(error, MirrorError::Status { .. }) => {
-                        last = Some(error)
+                        last = Some(telling(last, error));
                     }
                     Err(error) => return Err(error),
                 }
@@ -429,6 +429,14 @@ impl Incoming {
     }
 }
 
+/// Of two failures the one that tells more: "not found" elsewhere does not explain anything.
+fn telling(known: Option<MirrorError>, new: MirrorError) -> MirrorError {
+    match known {
+        Some(known) if !matches!(known, MirrorError::Status { .. }) => known,
+        _ => new,
+    }
+}
+
 fn pause(attempt: u32) -> Duration {
     Duration::from_millis(100 << attempt.min(6))
 }
@@ -465,7 +473,7 @@ fn choose_compression(release: &VerifiedRelease, name: &str) -> (&'static str, F
     let offered = |suffix: &&'static str| {
         release.release.files.get(&format!("{name}{suffix}")).map(|sum| (*suffix, *sum))
     };
-    order.iter().find_map(offered).unwrap_or(("", release.release.files[name]))
+    order.iter().find_map(offered).unwrap_or_else(|| ("", release.release.files[name]))
 }
 
 fn index_urls(base: &str, name: &str, suffix: &str, packed: FileSum, by_hash: bool) -> Vec<String> {

@@ -19,7 +19,7 @@ pub fn host_mirror(suite: &Suite, role: Role, all: &[Suite]) -> Option<String> {
             std::fs::read_to_string(path)
                 .ok()
                 .map(|text| (path.extension().is_some_and(|e| e == "sources"), text)),
-        )
+        );
     };
     add(Path::new("/etc/apt/sources.list"));
     let mut files: Vec<_> = std::fs::read_dir("/etc/apt/sources.list.d")

@@ -103,7 +103,7 @@ pub(crate) fn check(
             return Err(MirrorError::Expired { url: url.to_owned(), valid_until, now });
         }
         Some(valid_until) if valid_until < now => {
-            warnings.push(format!("{url} expired at {valid_until}; accepted as asked"))
+            warnings.push(format!("{url} expired at {valid_until}; accepted as asked"));
         }
         None if now.0 - release.date.0 > OLD_DAYS * 86_400 => {
             warnings.push(format!(

@@ -27,12 +27,11 @@ pub fn write_squashfs(root: &Root, out: &Path, options: &TarOptions<'_>) -> Resu
             "-reproducible",
             "-comp",
             "zstd",
-            "-mkfs-time",
-            &time,
             "-root-mode",
             "755",
         ])
-        .env_remove("SOURCE_DATE_EPOCH")
+        // Bounds the times of the image and of its top directory, which has no entry to say it.
+        .env("SOURCE_DATE_EPOCH", time)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::piped())

@@ -77,6 +77,8 @@ pub struct Entry {
     pub path: String,
     /// What it is.
     pub kind: Kind,
+    /// Seconds since the epoch.
+    pub mtime: i64,
 }
 
 /// Bounds for an archive.
@@ -151,7 +153,7 @@ impl Work<'_> {
         if self.entries.len() as u64 >= self.limits.entries {
             return Err(TreeError::TooMuch { limit: self.limits.entries, what: "entries" });
         }
-        self.entries.push(Entry { path: head.path.clone(), kind: head.kind });
+        self.entries.push(Entry { path: head.path.clone(), kind: head.kind, mtime: head.mtime });
         match policy.decide(&EntryHead { path: &head.path, kind: head.kind }) {
             Decision::Write => {}
             Decision::WriteAs(path) => head.path = path,

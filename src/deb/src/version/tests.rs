@@ -42,10 +42,6 @@ fn versions_that_break_the_rules_are_refused() {
 
 #[test]
 fn dpkg_agrees_on_every_pair_of_a_hard_set() {
-    if Command::new("dpkg").arg("--version").output().is_err() {
-        eprintln!("skipped: no dpkg on this machine");
-        return;
-    }
     let set = [
         "1",
         "1.0",

@@ -1,0 +1,47 @@
+# Short names for what people do here. Anything longer than three lines lives in `cargo xtask`.
+
+SHELL := /bin/bash
+KNARR := target/release/knarr
+DEMO  ?= /tmp/knarr-demo
+SUDO  := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
+# What the build and the tests need from Debian.
+DEPS  := gcc libc6-dev pkg-config libgpgme-dev liblzma-dev gpg gpgv xz-utils zstd uidmap squashfs-tools e2fsprogs busybox-static mmdebstrap
+
+.PHONY: all build deps demo test lint unit integration bench fuzz clean
+
+all: build
+
+deps:
+	@missing=(); for package in $(DEPS); do dpkg-query -W -f '$${db:Status-Status}' $$package 2>/dev/null | grep -qx installed || missing+=($$package); done; \
+	if [ $${#missing[@]} -gt 0 ]; then $(SUDO) apt-get update -q && DEBIAN_FRONTEND=noninteractive $(SUDO) apt-get install -qy --no-install-recommends "$${missing[@]}"; fi
+	@command -v cargo >/dev/null || { echo "cargo is missing: install Rust (https://rustup.rs), then run this again" >&2; exit 1; }
+
+build: deps
+	cargo build --release --locked
+
+# Bootstraps Debian from the real mirror, as a directory and as an OCI image, and runs a program of it.
+demo: build
+	$(SUDO) rm -rf $(DEMO) && mkdir -p $(DEMO)
+	$(SUDO) $(KNARR) bootstrap trixie $(DEMO)/trixie
+	$(SUDO) $(KNARR) bootstrap trixie oci:$(DEMO)/image
+	$(SUDO) chroot $(DEMO)/trixie sh -c '. /etc/os-release; echo "Hello from $$PRETTY_NAME, $$(dpkg -l | grep -c ^ii) packages"'
+
+test: deps lint unit
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo tree --locked --workspace --edges normal --prefix none | awk '$$1 ~ /^(aws-lc-sys|openssl-sys|liblzma-sys|prost|bindgen|cmake)$$/ { print "forbidden dependency: " $$1; bad = 1 } END { exit bad }'
+
+unit:
+	cargo build --locked
+	if cargo nextest --version >/dev/null 2>&1; then cargo nextest run --workspace --locked --no-fail-fast; else cargo test --workspace --locked --no-fail-fast; fi
+
+bench: build
+	cargo xtask bench bootstrap
+
+fuzz:
+	cargo xtask fuzz
+
+clean:
+	cargo clean

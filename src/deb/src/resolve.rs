@@ -157,6 +157,10 @@ pub fn resolve(universe: &Universe<'_>, request: &Request) -> Result<Solution, U
 /// Whether `id` satisfies `relation`, by its own name or by what it provides.
 fn satisfies(universe: &Universe<'_>, id: PackageId, relation: &Relation<'_>) -> bool {
     let record = universe.record(id);
+    // Only the native architecture is chosen from, so another one's package is never meant.
+    if relation.qualifier.is_some_and(|of| !matches!(of, "any" | "native") && of != universe.native.name()) {
+        return false;
+    }
     if record.name() == relation.name {
         return relation.constraint.is_none_or(|(operator, wanted)| operator.holds(record.version(), wanted));
     }

@@ -1,2 +1,53 @@
-//! xtask
-fn main() {}
+//! Chores: benchmarks and comparisons with peers.
+//!
+//! `cargo xtask bench bootstrap [ROUNDS]`, `cargo xtask resolve [N] [SEED]`, `cargo xtask compare [SUITE]`.
+
+mod bench;
+mod compare;
+mod resolve;
+
+use anyhow::{Result, bail};
+
+fn main() -> Result<()> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["bench", "bootstrap", rest @ ..] => {
+            bench::bootstrap(rest.first().map_or(Ok(3), |rounds| rounds.parse())?)
+        }
+        ["resolve", rest @ ..] => {
+            let number =
+                |position: usize, default| rest.get(position).map_or(Ok(default), |word: &&str| word.parse());
+            resolve::run(number(0, 300)?, number(1, 1)? as u64)
+        }
+        ["compare", rest @ ..] => compare::run(rest.first().unwrap_or(&"trixie")),
+        _ => bail!("usage: cargo xtask bench bootstrap [ROUNDS] | resolve [N] [SEED] | compare [SUITE]"),
+    }
+}
+
+/// The release binary, which must be built.
+fn knarr() -> Result<std::path::PathBuf> {
+    let path = std::path::absolute("target/release/knarr")?;
+    if path.exists() {
+        Ok(path)
+    } else {
+        bail!("{} is missing: run `cargo build --release` first", path.display())
+    }
+}
+
+const MIRROR: &str = "http://deb.debian.org/debian";
+
+/// Prints a line of a report.
+#[expect(clippy::print_stdout, reason = "reports are what this program is for")]
+fn report(text: &str) {
+    println!("{text}");
+}
+
+/// Runs a command that must succeed and answers with its output.
+fn output(command: &mut std::process::Command) -> Result<String> {
+    let output = command.output()?;
+    if !output.status.success() {
+        bail!("{command:?} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}

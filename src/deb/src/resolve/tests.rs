@@ -144,3 +144,9 @@ fn a_pin_decides_before_the_version() {
         ("1".into(), "2".into(), "2".into())
     );
 }
+
+#[test]
+fn a_relation_with_another_architecture_means_nobody_here() {
+    check("a 1; Conflicts: b:i386\nb 1\n", &["a", "b"], &["a", "b"]);
+    check_fails("a 1; Conflicts: b:amd64\nb 1\n", &["a", "b"], "conflicts");
+}

@@ -7,7 +7,7 @@ SUDO  := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # What the build and the tests need from Debian.
 DEPS  := gcc libc6-dev pkg-config libgpgme-dev liblzma-dev gpg gpgv xz-utils zstd uidmap squashfs-tools e2fsprogs busybox-static mmdebstrap
 
-.PHONY: all build deps demo test lint unit integration bench fuzz clean
+.PHONY: all build deps demo test lint unit compare bench clean
 
 all: build
 
@@ -26,7 +26,12 @@ demo: build
 	$(SUDO) $(KNARR) bootstrap trixie oci:$(DEMO)/image
 	$(SUDO) chroot $(DEMO)/trixie sh -c '. /etc/os-release; echo "Hello from $$PRETTY_NAME, $$(dpkg -l | grep -c ^ii) packages"'
 
-test: deps lint unit
+test: deps lint unit compare
+
+# Our trees against those of the real mmdebstrap, path by path.
+compare: unit
+	KNARR_BINARY=target/debug/knarr cargo xtask compare trixie
+	KNARR_BINARY=target/debug/knarr cargo xtask compare bookworm
 
 lint:
 	cargo fmt --all --check
@@ -39,9 +44,6 @@ unit:
 
 bench: build
 	cargo xtask bench bootstrap
-
-fuzz:
-	cargo xtask fuzz
 
 clean:
 	cargo clean

@@ -3,6 +3,8 @@
 use std::io;
 use std::path::PathBuf;
 
+use knarr_base::Architecture;
+
 /// A fact that stopped a bootstrap, with its evidence.
 #[derive(Debug, thiserror::Error)]
 pub enum BootstrapError {
@@ -125,15 +127,13 @@ pub enum BootstrapError {
     },
     /// The machine cannot run this architecture's programs.
     #[error(
-        "package {package} has a {step} script that must run, and this machine cannot run {architecture} programs"
+        "maintainer scripts must run, and this machine cannot run {architecture} programs: {handler} is not there"
     )]
     CannotRun {
-        /// Which package.
-        package: String,
-        /// Which script.
-        step: String,
         /// Which architecture.
-        architecture: String,
+        architecture: Architecture,
+        /// The handler that is missing.
+        handler: PathBuf,
     },
     /// Ctrl-C or a signal.
     #[error("interrupted")]

@@ -78,7 +78,6 @@ fn directory(path: &str) -> ExtraEntry {
         path: path.to_owned(),
         kind: knarr_tree::unpack::Kind::Directory,
         mode: 0o755,
-        gid: 0,
         device: (0, 0),
         link: String::new(),
     }

@@ -3,11 +3,12 @@
 //! [`resolve`] asks the mirrors and answers with a [`Lock`]; a lock that is there already needs no
 //! mirror at all.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use knarr_base::Timestamp;
 use knarr_deb::packages::PackagesIndex;
-use knarr_deb::resolve::{self as solver, PackageId, Request, Universe};
+use knarr_deb::relation::parse_relations;
+use knarr_deb::resolve::{self as solver, PackageId, Request, Solution, Universe};
 use knarr_mirror::release::{Source, VerifiedRelease};
 use knarr_mirror::suite::{Role, builtin_keyring};
 use knarr_mirror::{Mirror, MirrorError};
@@ -137,15 +138,15 @@ fn choose(
         .map(|name| (*name).to_owned());
     let include: Vec<String> = names.chain(options.include.iter().cloned()).collect();
     let request = Request {
-        include: with_usr_merge(options, include),
+        include,
         exclude: options.exclude.clone(),
         essential: variant.has_essential(),
         priorities: variant.priorities().iter().map(|priority| (*priority).to_owned()).collect(),
         recommends: options.recommends,
         ..Request::default()
     };
-    let base = if variant.has_essential() { base_of(universe, &request)? } else { HashSet::new() };
     let solution = solver::resolve(universe, &request)?;
+    let base = base_of(universe, &solution)?;
     let mut packages: Vec<LockedPackage> = Vec::new();
     for chosen in &solution.packages {
         packages.push(locked(universe, chosen, origin, &base));
@@ -171,19 +172,31 @@ fn choose(
     })
 }
 
-/// Where `usrmerge` and `usr-is-merged` both exist, the second tells dpkg that the work is done.
-fn with_usr_merge(options: &Options, mut include: Vec<String>) -> Vec<String> {
-    if options.suite.usr_merge && options.suite.name == "bookworm" && options.variant.has_essential() {
-        include.push("usr-is-merged".to_owned());
+/// The essential packages and what they need, among those chosen: configured before everything else.
+fn base_of(universe: &Universe<'_>, solution: &Solution) -> Result<HashSet<PackageId>, BootstrapError> {
+    let mut by_name: HashMap<&str, Vec<PackageId>> = HashMap::new();
+    for chosen in &solution.packages {
+        let record = universe.record(chosen.id);
+        by_name.entry(record.name()).or_default().push(chosen.id);
+        for provided in parse_relations(record.provides())?.into_iter().flatten() {
+            by_name.entry(provided.name).or_default().push(chosen.id);
+        }
     }
-    include
-}
-
-/// The essential packages and what they need: configured before everything else.
-fn base_of(universe: &Universe<'_>, request: &Request) -> Result<HashSet<PackageId>, BootstrapError> {
-    let include = request.include.iter().filter(|name| *name == "usr-is-merged").cloned().collect();
-    let request = Request { include, priorities: Vec::new(), recommends: false, ..request.clone() };
-    Ok(solver::resolve(universe, &request)?.packages.iter().map(|chosen| chosen.id).collect())
+    let mut base = HashSet::new();
+    let ids = solution.packages.iter().map(|chosen| chosen.id);
+    let mut waiting: Vec<PackageId> = ids.filter(|id| universe.record(*id).essential()).collect();
+    while let Some(id) = waiting.pop() {
+        if !base.insert(id) {
+            continue;
+        }
+        let record = universe.record(id);
+        for field in [record.pre_depends(), record.depends()] {
+            for relation in parse_relations(field)?.into_iter().flatten() {
+                waiting.extend(by_name.get(relation.name).into_iter().flatten());
+            }
+        }
+    }
+    Ok(base)
 }
 
 fn locked(

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, PoisonError};
 
-use knarr_base::Timestamp;
+use knarr_base::{Architecture, Timestamp};
 use knarr_linux::sandbox::Sandbox;
 use knarr_linux::signals::interrupted;
 use knarr_mirror::{Mirror, MirrorError, PoolFile};
@@ -45,6 +45,7 @@ pub fn run(options: &Options, mirror: &Mirror, progress: &dyn Progress) -> Resul
         fetch_only(&lock, mirror, progress)?;
         return Ok(Report { lock, explanations: Vec::new() });
     }
+    check_runs(options, lock.architecture)?;
     let stage = Stage::create(&options.target, lock.size_bytes())?;
     match build(options, &lock, mirror, stage.root(), progress) {
         Ok((explanations, started)) => {
@@ -67,6 +68,17 @@ fn check_target(options: &Options) -> Result<(), BootstrapError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotADirectory && !is_directory => Ok(()),
         Err(source) => Err(BootstrapError::File { path: path.clone(), doing: "use", source }),
     }
+}
+
+/// Whether this machine can run the architecture's programs, where they must run.
+fn check_runs(options: &Options, architecture: Architecture) -> Result<(), BootstrapError> {
+    let native = Architecture::native();
+    let runs = architecture == native || (native.name(), architecture.name()) == ("amd64", "i386");
+    let handler = PathBuf::from(format!("/proc/sys/fs/binfmt_misc/qemu-{}", architecture.qemu()));
+    if runs || options.variant.only_unpacks() || handler.exists() {
+        return Ok(());
+    }
+    Err(BootstrapError::CannotRun { architecture, handler })
 }
 
 /// The lock that is there, or a new one; a new one is written where one was asked for.

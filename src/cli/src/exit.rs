@@ -55,7 +55,12 @@ fn classify_bootstrap(error: &BootstrapError) -> (u8, Option<&'static str>) {
         }
         B::FileConflict { .. } => (19, None),
         B::TriggerLoop { .. } => (14, None),
-        B::CannotRun { .. } => (20, Some("install qemu-user-static and enable binfmt_misc")),
+        B::CannotRun { .. } => (
+            20,
+            Some(
+                "install qemu-user-static and mount binfmt_misc, or use --variant extract, which runs nothing",
+            ),
+        ),
         B::Request(_) => (2, None),
         B::Linux(knarr_linux::LinuxError::Interrupted) => (130, None),
         B::Linux(_) => (21, None),

@@ -1,16 +1,31 @@
 //! The keys that may sign.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::{PgpError, armor};
 
-/// Public keys in binary form.
+/// Public keys in binary form, and perhaps which of them count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keyring {
     pub(crate) keys: Vec<u8>,
+    pub(crate) pinned: Vec<String>,
 }
 
 impl Keyring {
+    /// The keys of files, binary or armoured.
+    pub fn from_files(paths: &[PathBuf]) -> Result<Self, PgpError> {
+        let mut keyring = Self::default();
+        paths.iter().try_for_each(|path| keyring.add_file(path))?;
+        Ok(keyring)
+    }
+
+    /// The keys of a file's bytes; `name` is shown when they are damaged.
+    pub fn from_bytes(name: &str, bytes: &[u8]) -> Result<Self, PgpError> {
+        let mut keyring = Self::default();
+        keyring.add_bytes(name, bytes)?;
+        Ok(keyring)
+    }
+
     /// Adds the keys of a file's bytes, binary or armoured; `name` is shown when they are damaged.
     pub fn add_bytes(&mut self, name: &str, bytes: &[u8]) -> Result<(), PgpError> {
         self.keys.extend(armor::keys(name, bytes)?);
@@ -22,6 +37,18 @@ impl Keyring {
         let bytes =
             std::fs::read(path).map_err(|source| PgpError::Keyring { path: path.to_owned(), source })?;
         self.add_bytes(&path.display().to_string(), &bytes)
+    }
+
+    /// From now on only pinned keys count: this one, by its fingerprint or that of its primary key.
+    pub fn pin(&mut self, fingerprint: &str) -> Result<(), PgpError> {
+        let digits: String = fingerprint.chars().filter(|digit| !digit.is_ascii_whitespace()).collect();
+        let digits = digits.trim_start_matches("0x").to_ascii_uppercase();
+        // Version 4 and version 6 keys; shorter names of keys can be forged.
+        if !matches!(digits.len(), 40 | 64) || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
+            return Err(PgpError::BadFingerprint { found: fingerprint.chars().take(100).collect() });
+        }
+        self.pinned.push(digits);
+        Ok(())
     }
 
     /// Whether it holds no key.

@@ -37,6 +37,12 @@ pub enum PgpError {
         /// What is wrong.
         reason: &'static str,
     },
+    /// A pinned fingerprint that is none.
+    #[error("{found:?} is no fingerprint: expected 40 or 64 hexadecimal digits")]
+    BadFingerprint {
+        /// What was given.
+        found: String,
+    },
     /// The text is not framed as a signed text must be.
     #[error("the signed text is malformed: {reason}")]
     Malformed {
@@ -54,6 +60,14 @@ pub enum PgpError {
     UnknownKey {
         /// Of the keys.
         fingerprints: Vec<String>,
+    },
+    /// Signed by keys of the keyring, but by none of those that are pinned.
+    #[error("it is signed by {} only, pinned is {}", fingerprints.join(", "), pinned.join(", "))]
+    NotPinned {
+        /// Of the keys that signed.
+        fingerprints: Vec<String>,
+        /// Of the keys that may.
+        pinned: Vec<String>,
     },
     /// Signed by a key that has expired.
     #[error("it is signed by the key {fingerprint}, which has expired")]
@@ -78,6 +92,14 @@ pub enum PgpError {
     WeakDigest {
         /// Name of the hash.
         hash: String,
+    },
+    /// Signed in a way that this machine's gpg does not know.
+    #[error("gpg cannot check the signature by the key {fingerprint}: {reason}")]
+    Unsupported {
+        /// Of the key.
+        fingerprint: String,
+        /// What gpg said.
+        reason: String,
     },
     /// gpg could not do its work.
     #[error("gpg could not check the signature")]

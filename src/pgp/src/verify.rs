@@ -5,7 +5,7 @@ use std::sync::Once;
 
 use gpgme::{Context, HashAlgorithm, Protocol, SignatureSummary, VerificationResult};
 
-use crate::{Keyring, PgpError};
+use crate::{Keyring, PgpError, armor};
 
 /// A text that a trusted key has signed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +30,8 @@ impl Signed {
 
 /// Checks a text that carries its signature around it (`InRelease`).
 pub fn verify_inline(keyring: &Keyring, signed: &[u8]) -> Result<Signed, PgpError> {
-    check_frame(signed)?;
+    check_text(signed)?;
+    armor::signatures(check_frame(signed)?)?;
     let mut text = Vec::new();
     let fingerprints = with_context(keyring, |context| context.verify_opaque(signed, &mut text))?;
     Ok(Signed { text, fingerprints })
@@ -38,39 +39,82 @@ pub fn verify_inline(keyring: &Keyring, signed: &[u8]) -> Result<Signed, PgpErro
 
 /// Checks a text whose signature lies beside it (`Release` and `Release.gpg`).
 pub fn verify_detached(keyring: &Keyring, text: &[u8], signature: &[u8]) -> Result<Signed, PgpError> {
+    check_text(text)?;
+    if signature.iter().all(u8::is_ascii_whitespace) {
+        return Err(PgpError::NoSignature);
+    }
+    let signature = armor::signatures(signature)?;
     let fingerprints = with_context(keyring, |context| context.verify_detached(signature, text))?;
     Ok(Signed { text: text.to_vec(), fingerprints })
 }
 
-/// Nothing may stand before or behind the signed text: other readers could be led to read it.
-fn check_frame(signed: &[u8]) -> Result<(), PgpError> {
+/// Far more than any Release file has.
+const MAX_TEXT_BYTES: usize = 64 << 20;
+/// gpg cuts longer lines of a signed text.
+const MAX_LINE_BYTES: usize = 16 << 10;
+
+fn check_text(text: &[u8]) -> Result<(), PgpError> {
     let bad = |reason| Err(PgpError::Malformed { reason });
-    if signed.contains(&0) {
-        return bad("it holds a NUL byte");
-    }
-    if !signed.starts_with(b"-----BEGIN PGP SIGNED MESSAGE-----\n") {
-        return if find(signed, b"-----BEGIN PGP").is_none() {
-            Err(PgpError::NoSignature)
-        } else {
-            bad("something stands before the signed text")
-        };
-    }
-    let Some(end) = find(signed, b"\n-----END PGP SIGNATURE-----") else {
-        return bad("its signature never ends");
-    };
-    if find(signed, b"\n-----BEGIN PGP SIGNATURE-----").is_none() {
-        return Err(PgpError::NoSignature);
-    }
-    let behind = &signed[end + "\n-----END PGP SIGNATURE-----".len()..];
-    if behind.iter().any(|byte| !byte.is_ascii_whitespace()) {
-        bad("something stands behind the signature")
+    if text.len() > MAX_TEXT_BYTES {
+        bad("it is longer than 64 MiB")
+    } else if text.contains(&0) {
+        bad("it holds a NUL byte")
+    } else if text.split(|byte| *byte == b'\n').any(|line| line.len() > MAX_LINE_BYTES) {
+        bad("it has a line longer than 16 KiB")
     } else {
         Ok(())
     }
 }
 
-fn find(bytes: &[u8], needle: &[u8]) -> Option<usize> {
-    bytes.windows(needle.len()).position(|window| window == needle)
+const BEGIN_TEXT: &str = "-----BEGIN PGP SIGNED MESSAGE-----";
+const BEGIN_SIGNATURE: &str = "-----BEGIN PGP SIGNATURE-----";
+const END_SIGNATURE: &str = "-----END PGP SIGNATURE-----";
+
+/// The armoured signature of a text that is framed as section 7 says and in no other way: whatever
+/// stood before, between or behind could lead another reader, or gpg, to read something else.
+fn check_frame(signed: &[u8]) -> Result<&[u8], PgpError> {
+    let bad = |reason| Err(PgpError::Malformed { reason });
+    let mut at = 0;
+    let mut lines = signed.split_inclusive(|byte| *byte == b'\n').map(|line| {
+        let start = at;
+        at += line.len();
+        (start, line.trim_ascii_end())
+    });
+    if lines.next().is_none_or(|(_, line)| line != BEGIN_TEXT.as_bytes()) {
+        let framed = signed.windows(14).any(|window| window == b"-----BEGIN PGP");
+        return if framed {
+            bad("something stands before the signed text")
+        } else {
+            Err(PgpError::NoSignature)
+        };
+    }
+    for (_, line) in lines.by_ref().take_while(|(_, line)| !line.is_empty()) {
+        if !line.starts_with(b"Hash: ") {
+            return bad("its head holds something else than names of hashes");
+        }
+    }
+    let start = loop {
+        match lines.next() {
+            None => return Err(PgpError::NoSignature),
+            Some((start, line)) if line == BEGIN_SIGNATURE.as_bytes() => break start,
+            Some((_, line)) if line.starts_with(b"-") && !line.starts_with(b"- ") && line != b"-" => {
+                return bad("a line of it begins with an unescaped dash");
+            }
+            Some(_) => {}
+        }
+    };
+    let end = loop {
+        match lines.next() {
+            None => return bad("its signature never ends"),
+            Some((start, line)) if line == END_SIGNATURE.as_bytes() => break start + END_SIGNATURE.len(),
+            Some((_, line)) if line.starts_with(b"-") => return bad("its signature is damaged"),
+            Some(_) => {}
+        }
+    };
+    if signed[end..].iter().any(|byte| !byte.is_ascii_whitespace()) {
+        return bad("something stands behind the signature");
+    }
+    Ok(&signed[start..end])
 }
 
 fn with_context(
@@ -90,7 +134,10 @@ fn with_context(
     context.set_engine_home_dir(path).map_err(PgpError::Engine)?;
     context.set_offline(true);
     match verify(&mut context) {
-        Ok(result) => judge(&result),
+        Ok(result) => {
+            let good = judge(&result)?;
+            check_pins(&mut context, &keyring.pinned, good)
+        }
         Err(error) if error.code() == gpgme::Error::NO_DATA.code() => Err(PgpError::NoSignature),
         Err(error) => Err(PgpError::Engine(error)),
     }
@@ -106,51 +153,87 @@ fn make_home(keyring: &Keyring) -> io::Result<tempfile::TempDir> {
 const OPTIONS: &str =
     "trust-model always\nno-autostart\nno-auto-key-retrieve\nno-auto-check-trustdb\nlock-never\n";
 
-/// One good signature by a known, living key is enough; without one the gravest fault is told.
+/// One good signature by a known, living key is enough, whatever keys others beside it are of: archives
+/// change keys and algorithms. But one that does not fit its text means that the text was changed; gpg
+/// itself looks no further then. Without a good one the gravest fault is told.
 fn judge(result: &VerificationResult) -> Result<Vec<String>, PgpError> {
     let mut good = Vec::new();
     let mut unknown = Vec::new();
-    let mut fault = None;
+    let mut faults = Vec::new();
     for signature in result.signatures() {
         let fingerprint = signature.fingerprint().unwrap_or("of unknown fingerprint").to_owned();
-        let Err(status) = signature.status() else {
-            if signature.summary().contains(SignatureSummary::KEY_REVOKED) {
-                keep_gravest(&mut fault, PgpError::KeyRevoked { fingerprint });
-                continue;
-            }
-            match weak_hash(signature.hash_algorithm()) {
-                Some(hash) => keep_gravest(&mut fault, PgpError::WeakDigest { hash }),
-                None => good.push(fingerprint),
-            }
-            continue;
-        };
-        let code = status.code();
-        if code == gpgme::Error::NO_PUBKEY.code() {
-            unknown.push(fingerprint);
-        } else if code == gpgme::Error::KEY_EXPIRED.code() {
-            keep_gravest(&mut fault, PgpError::KeyExpired { fingerprint });
-        } else if code == gpgme::Error::CERT_REVOKED.code() {
-            keep_gravest(&mut fault, PgpError::KeyRevoked { fingerprint });
-        } else if code == gpgme::Error::SIG_EXPIRED.code() {
-            keep_gravest(&mut fault, PgpError::SignatureExpired { fingerprint });
-        } else {
-            fault = Some(PgpError::BadSignature);
+        match fault_of(&signature, &fingerprint) {
+            None => good.push(fingerprint),
+            Some(PgpError::UnknownKey { .. }) => unknown.push(fingerprint),
+            Some(fault) => faults.push(fault),
         }
     }
-    match (good.is_empty(), fault, unknown.is_empty()) {
-        // A signature that does not fit its text means that the text was changed.
-        (_, Some(PgpError::BadSignature), _) => Err(PgpError::BadSignature),
-        (false, ..) => Ok(good),
-        (true, Some(fault), _) => Err(fault),
-        (true, None, false) => Err(PgpError::UnknownKey { fingerprints: unknown }),
-        (true, None, true) => Err(PgpError::NoSignature),
+    let changed = faults.iter().any(|fault| matches!(fault, PgpError::BadSignature));
+    if !good.is_empty() && !changed {
+        return Ok(good);
+    }
+    match faults.into_iter().min_by_key(rank) {
+        Some(fault) => Err(fault),
+        None if unknown.is_empty() => Err(PgpError::NoSignature),
+        None => Err(PgpError::UnknownKey { fingerprints: unknown }),
     }
 }
 
-fn keep_gravest(fault: &mut Option<PgpError>, new: PgpError) {
-    if fault.is_none() {
-        *fault = Some(new);
+fn fault_of(signature: &gpgme::Signature<'_>, fingerprint: &str) -> Option<PgpError> {
+    let fingerprint = fingerprint.to_owned();
+    let hash = weak_hash(signature.hash_algorithm());
+    let Err(status) = signature.status() else {
+        if signature.summary().contains(SignatureSummary::KEY_REVOKED) {
+            return Some(PgpError::KeyRevoked { fingerprint });
+        }
+        return hash.map(|hash| PgpError::WeakDigest { hash });
+    };
+    let code = status.code();
+    let is = |error: gpgme::Error| code == error.code();
+    Some(if is(gpgme::Error::NO_PUBKEY) {
+        PgpError::UnknownKey { fingerprints: vec![fingerprint] }
+    } else if is(gpgme::Error::BAD_SIGNATURE) {
+        PgpError::BadSignature
+    } else if is(gpgme::Error::KEY_EXPIRED) {
+        PgpError::KeyExpired { fingerprint }
+    } else if is(gpgme::Error::CERT_REVOKED) {
+        PgpError::KeyRevoked { fingerprint }
+    } else if is(gpgme::Error::SIG_EXPIRED) {
+        PgpError::SignatureExpired { fingerprint }
+    } else if let Some(hash) = hash {
+        PgpError::WeakDigest { hash }
+    } else {
+        PgpError::Unsupported { fingerprint, reason: status.to_string() }
+    })
+}
+
+/// A signature that does not fit its text tells more than one that is merely too old.
+const fn rank(fault: &PgpError) -> u8 {
+    match fault {
+        PgpError::BadSignature => 0,
+        PgpError::KeyRevoked { .. } => 1,
+        PgpError::KeyExpired { .. } => 2,
+        PgpError::SignatureExpired { .. } => 3,
+        PgpError::WeakDigest { .. } => 4,
+        _ => 5,
     }
+}
+
+/// Signatures come from subkeys, people write down primary keys: either may be pinned.
+fn check_pins(context: &mut Context, pinned: &[String], good: Vec<String>) -> Result<Vec<String>, PgpError> {
+    if pinned.is_empty() {
+        return Ok(good);
+    }
+    let mut is_pinned = |fingerprint: &String| {
+        let holds = |fingerprint: &str| pinned.iter().any(|pin| pin.eq_ignore_ascii_case(fingerprint));
+        let primary = |key: &gpgme::Key| key.fingerprint().is_ok_and(holds);
+        holds(fingerprint) || context.get_key(fingerprint.as_str()).is_ok_and(|key| primary(&key))
+    };
+    let (allowed, others): (Vec<_>, Vec<_>) = good.into_iter().partition(|good| is_pinned(good));
+    if allowed.is_empty() {
+        return Err(PgpError::NotPinned { fingerprints: others, pinned: pinned.to_vec() });
+    }
+    Ok(allowed)
 }
 
 fn weak_hash(hash: HashAlgorithm) -> Option<String> {

@@ -24,8 +24,6 @@ pub struct ExtraEntry {
     pub kind: Kind,
     /// Permission bits.
     pub mode: u32,
-    /// Group; the owner is root.
-    pub gid: u32,
     /// Major and minor number.
     pub device: (u32, u32),
     /// Target of a symbolic link.
@@ -148,7 +146,7 @@ impl<W: Write> Writer<'_, W> {
     }
 
     fn extra(&mut self, extra: &ExtraEntry) -> Result<(), TreeError> {
-        let mut fields = Fields::new(&extra.path, extra.kind, extra.mode, 0, extra.gid);
+        let mut fields = Fields::new(&extra.path, extra.kind, extra.mode, 0, 0);
         fields.device = extra.device;
         fields.link.clone_from(&extra.link);
         fields.mtime = self.options.newest.0;
@@ -279,32 +277,30 @@ const fn entry_type(kind: Kind) -> tar::EntryType {
 /// The device nodes and links that every Linux root has in `/dev`.
 #[must_use]
 pub fn dev_entries() -> Vec<ExtraEntry> {
-    let entry = |name: &str, kind, mode, gid, device, link: &str| ExtraEntry {
+    let entry = |name: &str, kind, mode, device, link: &str| ExtraEntry {
         path: format!("dev/{name}"),
         kind,
         mode,
-        gid,
         device,
         link: link.to_owned(),
     };
-    let node = |name, mode, gid, minor: (u32, u32)| entry(name, Kind::CharDevice, mode, gid, minor, "");
-    let link = |name, target| entry(name, Kind::Symlink, 0o777, 0, (0, 0), target);
-    const TTY: u32 = 5;
+    let node = |name, mode, device| entry(name, Kind::CharDevice, mode, device, "");
+    let link = |name, target| entry(name, Kind::Symlink, 0o777, (0, 0), target);
     vec![
-        node("console", 0o666, TTY, (5, 1)),
+        node("console", 0o666, (5, 1)),
         link("fd", "/proc/self/fd"),
-        node("full", 0o666, 0, (1, 7)),
-        node("null", 0o666, 0, (1, 3)),
-        node("ptmx", 0o666, TTY, (5, 2)),
-        entry("pts", Kind::Directory, 0o755, 0, (0, 0), ""),
-        node("random", 0o666, 0, (1, 8)),
-        entry("shm", Kind::Directory, 0o1777, 0, (0, 0), ""),
+        node("full", 0o666, (1, 7)),
+        node("null", 0o666, (1, 3)),
+        node("ptmx", 0o666, (5, 2)),
+        entry("pts", Kind::Directory, 0o755, (0, 0), ""),
+        node("random", 0o666, (1, 8)),
+        entry("shm", Kind::Directory, 0o755, (0, 0), ""),
         link("stderr", "/proc/self/fd/2"),
         link("stdin", "/proc/self/fd/0"),
         link("stdout", "/proc/self/fd/1"),
-        node("tty", 0o666, TTY, (5, 0)),
-        node("urandom", 0o666, 0, (1, 9)),
-        node("zero", 0o666, 0, (1, 5)),
+        node("tty", 0o666, (5, 0)),
+        node("urandom", 0o666, (1, 9)),
+        node("zero", 0o666, (1, 5)),
     ]
 }
 

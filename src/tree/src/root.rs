@@ -417,6 +417,6 @@ impl Root {
                 self.set_mode(&entry.path, entry.mode)?;
             }
         }
-        self.set_owner(&entry.path, 0, entry.gid)
+        self.set_owner(&entry.path, 0, 0)
     }
 }

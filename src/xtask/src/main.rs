@@ -27,7 +27,9 @@ fn main() -> Result<()> {
 
 /// The release binary, which must be built.
 fn knarr() -> Result<std::path::PathBuf> {
-    let path = std::path::absolute("target/release/knarr")?;
+    let named = std::env::var_os("KNARR_BINARY")
+        .map_or_else(|| "target/release/knarr".into(), std::path::PathBuf::from);
+    let path = std::path::absolute(named)?;
     if path.exists() {
         Ok(path)
     } else {

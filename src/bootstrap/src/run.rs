@@ -125,10 +125,9 @@ fn check_fits(options: &Options, path: &Path, lock: &Lock) -> Result<(), Bootstr
     if asked == locked {
         return Ok(());
     }
-    let show =
-        |(suite, architecture, variant, include): (&str, knarr_base::Architecture, &str, &Vec<String>)| {
-            format!("{suite} {architecture} {variant} with [{}]", include.join(", "))
-        };
+    let show = |(suite, architecture, variant, include): (&str, Architecture, &str, &Vec<String>)| {
+        format!("{suite} {architecture} {variant} with [{}]", include.join(", "))
+    };
     let reason =
         format!("it is of {}, asked for is {}; remove it to resolve anew", show(locked), show(asked));
     Err(BootstrapError::BadLock { path: path.to_owned(), reason })

@@ -207,7 +207,7 @@ fn only_pinned_keys_count() {
     let subkey = verify_inline(&key.keyring(), &signed).unwrap().fingerprints()[0].clone();
     assert_ne!(subkey, key.fingerprint());
     for pin in [&key.fingerprint(), &key.fingerprint().to_lowercase(), &subkey] {
-        assert_eq!(with_pin(pin).unwrap().fingerprints(), [subkey.clone()]);
+        assert_eq!(with_pin(pin).unwrap().fingerprints(), std::slice::from_ref(&subkey));
     }
     let other = "0123456789ABCDEF0123456789ABCDEF01234567";
     let error = with_pin(other).unwrap_err();

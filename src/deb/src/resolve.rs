@@ -1,28 +1,34 @@
 //! Choosing packages: what must be installed so that every dependency is met.
 //!
 //! [`resolve`] makes the choices that apt makes: the best version by pin, the first alternative
-//! unless another is chosen already, a real package before one that provides its name. Where such
-//! a choice meets a conflict, the next alternative is tried.
+//! unless another is chosen already, a real package before one that provides its name. Where
+//! apt's way ends in a conflict, a search finds another, or proves that there is none.
 //!
 //! Spec: Debian Policy 7; apt_preferences(5) for pins; docs/decisions/003-resolver.md.
 
+mod catalog;
 mod explain;
+mod preference;
+mod roots;
 mod search;
+mod walk;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::OnceLock;
 
 use knarr_base::Architecture;
 
 pub use explain::Unresolvable;
 
 use crate::packages::{PackagesIndex, Record};
-use crate::relation::Relation;
-use crate::version;
+use catalog::{Catalog, Version};
+use preference::Mentions;
 
 /// Everything that may be chosen.
 pub struct Universe<'a> {
     native: Architecture,
     indices: Vec<Offer<'a>>,
+    mentions: OnceLock<Mentions<'a>>,
 }
 
 struct Offer<'a> {
@@ -43,7 +49,7 @@ pub struct PackageId {
 /// What is asked for.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
-    /// Packages by name, `name=version` or `name/label`.
+    /// Packages by name, `name=version`, `name/suite` or `name:architecture`.
     pub include: Vec<String>,
     /// Names that must not be chosen.
     pub exclude: Vec<String>,
@@ -51,12 +57,12 @@ pub struct Request {
     pub essential: bool,
     /// Every package of these priorities is asked for.
     pub priorities: Vec<String>,
-    /// Recommended packages come along.
+    /// Recommended packages come along where they can.
     pub recommends: bool,
-    /// Kept, and preferred where they satisfy something.
+    /// Kept as they are, and preferred where they satisfy something.
     pub installed: Vec<PackageId>,
     /// Pins of packages by name, instead of their index's.
-    pub pins: HashMap<String, i32>,
+    pub preferences: Vec<(String, i32)>,
 }
 
 /// What was chosen.
@@ -67,24 +73,121 @@ pub struct Solution {
 }
 
 /// A chosen package.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Chosen {
     /// Which.
     pub id: PackageId,
-    /// It came along as a dependency.
+    /// Nobody asked for it: it came along.
     pub automatic: bool,
+    /// What brought it, or the first of several.
+    pub because: Because,
+}
+
+/// Why a package was chosen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Because {
+    /// It was asked for by name.
+    Requested,
+    /// It is essential, and these were asked for.
+    Essential,
+    /// Its priority was asked for.
+    Priority,
+    /// Another package needs it.
+    DependencyOf {
+        /// That package.
+        name: String,
+        /// What it says: `b (>= 2) | c`.
+        relation: String,
+    },
+    /// Another package recommends it.
+    RecommendedBy {
+        /// That package.
+        name: String,
+        /// What it says.
+        relation: String,
+    },
+}
+
+/// Chooses packages that meet the request.
+pub fn resolve(universe: &Universe<'_>, request: &Request) -> Result<Solution, Unresolvable> {
+    let mut catalog = Catalog::new(universe, request);
+    let roots = roots::find(&mut catalog)?;
+    let versions: Vec<Version> = roots.iter().map(|(version, _)| *version).collect();
+    let mut walk = walk::Walk::new(&mut catalog);
+    walk.run(&versions);
+    let chosen = match walk.finish(&versions) {
+        Some(chosen) => chosen,
+        None => search::Search::new(&mut catalog).run(&versions)?,
+    };
+    Ok(solution(&mut catalog, &chosen, roots))
+}
+
+/// What the roots reach among the chosen: an abandoned attempt may have left something behind.
+fn solution(
+    catalog: &mut Catalog<'_, '_>,
+    chosen: &HashSet<Version>,
+    roots: Vec<(Version, Because)>,
+) -> Solution {
+    let installed: HashSet<Version> =
+        catalog.request().installed.iter().map(|id| catalog.version_of(*id)).collect();
+    let mut todo: VecDeque<Version> = roots.iter().map(|(version, _)| *version).collect();
+    todo.extend(&installed);
+    let mut reasons: HashMap<Version, Because> = roots.into_iter().collect();
+    while let Some(by) = todo.pop_front() {
+        let needs = catalog.needs(by);
+        for group in &needs.groups {
+            for version in providers(catalog, chosen, &installed, &group.terms) {
+                if !reasons.contains_key(&version) && !installed.contains(&version) {
+                    let name = catalog.record(by).name().to_owned();
+                    let relation = catalog.describe_group(&group.terms);
+                    let because = match group.hard {
+                        true => Because::DependencyOf { name, relation },
+                        false => Because::RecommendedBy { name, relation },
+                    };
+                    reasons.insert(version, because);
+                    todo.push_back(version);
+                }
+            }
+        }
+    }
+    let fresh = reasons.into_iter().filter(|(version, _)| !installed.contains(version));
+    let mut packages: Vec<Chosen> = fresh
+        .map(|(version, because)| {
+            let automatic = matches!(because, Because::DependencyOf { .. } | Because::RecommendedBy { .. });
+            Chosen { id: catalog.id(version), automatic, because }
+        })
+        .collect();
+    packages.sort_by_key(|chosen| catalog.universe().record(chosen.id).name());
+    Solution { packages }
+}
+
+/// The chosen packages that satisfy a group: all of them, or those that are installed.
+fn providers(
+    catalog: &mut Catalog<'_, '_>,
+    chosen: &HashSet<Version>,
+    installed: &HashSet<Version>,
+    group: &[catalog::Term],
+) -> Vec<Version> {
+    let targets = group.iter().map(|term| catalog.targets(*term)).collect::<Vec<_>>();
+    let all = targets.iter().flat_map(|targets| targets.iter().copied());
+    let mut providers: Vec<Version> = all.filter(|version| chosen.contains(version)).collect();
+    if providers.iter().any(|version| installed.contains(version)) {
+        providers.retain(|version| installed.contains(version));
+    }
+    providers
 }
 
 impl<'a> Universe<'a> {
     /// An empty universe for a machine of this architecture.
     #[must_use]
     pub const fn new(native: Architecture) -> Self {
-        Self { native, indices: Vec::new() }
+        Self { native, indices: Vec::new(), mentions: OnceLock::new() }
     }
 
     /// Adds an index; `pin` is its priority as apt counts, `label` names it in messages.
     pub fn add(&mut self, index: &'a PackagesIndex, pin: i32, label: &str) {
         self.indices.push(Offer { index, pin, label: label.to_owned() });
+        self.mentions = OnceLock::new();
     }
 
     /// The package itself.
@@ -99,31 +202,26 @@ impl<'a> Universe<'a> {
         &self.indices[usize::from(id.index)].label
     }
 
-    fn pin(&self, id: PackageId, request: &Request) -> i32 {
-        let own = request.pins.get(self.record(id).name()).copied();
-        own.unwrap_or_else(|| self.indices[usize::from(id.index)].pin)
+    fn pin(&self, id: PackageId) -> i32 {
+        self.indices[usize::from(id.index)].pin
     }
 
     fn offers(&self) -> impl Iterator<Item = (u16, &'a PackagesIndex)> + '_ {
         self.indices.iter().enumerate().map(|(number, offer)| (number as u16, offer.index))
     }
 
-    fn named(&self, name: &str) -> Vec<PackageId> {
-        let mut found = Vec::new();
-        for (index, offer) in self.offers() {
-            found.extend(offer.named(name).map(|record| PackageId { index, record }));
-        }
-        found.retain(|id| self.fits(*id));
-        found
+    fn named(&self, name: &'a str) -> impl Iterator<Item = PackageId> + '_ {
+        let all = self
+            .offers()
+            .flat_map(move |(index, offer)| offer.named(name).map(move |record| PackageId { index, record }));
+        all.filter(|id| self.fits(*id))
     }
 
-    fn providers(&self, name: &str) -> Vec<PackageId> {
-        let mut found = Vec::new();
-        for (index, offer) in self.offers() {
-            found.extend(offer.providers(name).map(|record| PackageId { index, record }));
-        }
-        found.retain(|id| self.fits(*id));
-        found
+    fn providers(&self, name: &'a str) -> impl Iterator<Item = PackageId> + '_ {
+        let all = self.offers().flat_map(move |(index, offer)| {
+            offer.providers(name).map(move |record| PackageId { index, record })
+        });
+        all.filter(|id| self.fits(*id))
     }
 
     /// Only the native architecture is chosen from; `all` belongs to every one.
@@ -132,51 +230,18 @@ impl<'a> Universe<'a> {
         architecture == self.native.name() || architecture == "all"
     }
 
-    /// The version that apt would install: the highest pin, then the highest version.
-    fn candidate(&self, name: &str, request: &Request) -> Option<PackageId> {
-        let better = |a: &PackageId, b: &PackageId| {
-            let pins = self.pin(*a, request).cmp(&self.pin(*b, request));
-            pins.then_with(|| version::compare(self.record(*a).version(), self.record(*b).version()))
-                .then_with(|| b.cmp(a))
-        };
-        self.named(name).into_iter().filter(|id| self.pin(*id, request) >= 0).max_by(better)
+    /// Every package for this machine.
+    fn all(&self) -> impl Iterator<Item = PackageId> + '_ {
+        let all = self
+            .offers()
+            .flat_map(|(index, offer)| offer.iter().map(move |record| PackageId { index, record }));
+        all.filter(|id| self.fits(*id))
     }
 
-    fn names(&self) -> HashSet<&'a str> {
-        self.offers()
-            .flat_map(|(_, index)| index.iter().map(move |number| index.record(number).name()))
-            .collect()
+    /// The order of names that apt falls back to; read when it is first needed.
+    fn mentions(&self) -> &Mentions<'a> {
+        self.mentions.get_or_init(|| Mentions::read(self))
     }
-}
-
-/// Chooses packages that meet the request.
-pub fn resolve(universe: &Universe<'_>, request: &Request) -> Result<Solution, Unresolvable> {
-    search::Search::new(universe, request).run()
-}
-
-/// Whether `id` satisfies `relation`, by its own name or by what it provides.
-fn satisfies(universe: &Universe<'_>, id: PackageId, relation: &Relation<'_>) -> bool {
-    let record = universe.record(id);
-    // Only the native architecture is chosen from, so another one's package is never meant.
-    if relation.qualifier.is_some_and(|of| !matches!(of, "any" | "native") && of != universe.native.name()) {
-        return false;
-    }
-    if record.name() == relation.name {
-        return relation.constraint.is_none_or(|(operator, wanted)| operator.holds(record.version(), wanted));
-    }
-    provides(&record, relation)
-}
-
-/// A versioned relation is met by a versioned `Provides` only.
-fn provides(record: &Record<'_>, relation: &Relation<'_>) -> bool {
-    let groups = crate::relation::parse_relations(record.provides()).unwrap_or_default();
-    groups.iter().flatten().filter(|provided| provided.name == relation.name).any(|provided| {
-        match (relation.constraint, provided.constraint) {
-            (None, _) => true,
-            (Some((operator, wanted)), Some((_, version))) => operator.holds(version, wanted),
-            (Some(_), None) => false,
-        }
-    })
 }
 
 #[cfg(test)]

@@ -1,7 +1,8 @@
 //! The download cache: everything in it can be fetched again, and is checked again when it is used.
 //!
-//! Files appear by rename only, so two runs may share one cache. Nothing is synced to the disk: a
-//! file that a power cut damaged fails its check and is fetched anew.
+//! Files appear by rename only, so two runs may share one cache. Downloads are not synced to the disk: a
+//! file that a power cut damaged fails its check and is fetched anew. Remembered dates are no
+//! download: they are synced, because losing one would let an old state be played back.
 //!
 //! Spec: docs/formats/cache.md.
 
@@ -31,6 +32,8 @@ pub struct Usage {
     pub bytes: u64,
 }
 
+/// An unfinished file that was not written to for so long is nobody's any more.
+const ABANDONED: Duration = Duration::from_secs(3600);
 const KINDS: [&str; 3] = ["pool", "indices", "releases"];
 
 impl Cache {
@@ -55,6 +58,12 @@ impl Cache {
         self.root.join("pool").join(&hex[..2]).join(format!("{hex}.deb"))
     }
 
+    /// Where the beginning of a .deb of this digest waits, when its transfer broke.
+    #[must_use]
+    pub fn partial_path(&self, digest: Digest) -> PathBuf {
+        self.pool_path(digest).with_extension("partial")
+    }
+
     /// Where the compact form of an index lies; `digest` is that of the text.
     #[must_use]
     pub fn index_path(&self, digest: Digest) -> PathBuf {
@@ -70,19 +79,35 @@ impl Cache {
     /// The newest date seen of a suite; `key` names the suite and its keys.
     pub fn newest_seen(&self, key: &str) -> Result<Option<Timestamp>, MirrorError> {
         let path = self.seen_path(key);
+        let fail = |source| MirrorError::Cache { doing: "read", path: path.clone(), source };
         match fs::read_to_string(&path) {
-            Ok(text) => Ok(text.trim().parse().ok().map(Timestamp)),
+            Ok(text) => text.trim().parse().map(|date| Some(Timestamp(date))).map_err(|_| {
+                let reason = "it holds no date; once you trust the mirror, remove the file";
+                fail(io::Error::new(io::ErrorKind::InvalidData, reason))
+            }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(source) => Err(MirrorError::Cache { doing: "read", path, source }),
+            Err(source) => Err(fail(source)),
         }
     }
 
-    /// Remembers a date, unless a newer one is known.
+    /// Remembers a date, unless a newer one is known; runs at the same time take turns.
     pub fn remember(&self, key: &str, date: Timestamp) -> Result<(), MirrorError> {
         if self.newest_seen(key)?.is_some_and(|seen| seen >= date) {
             return Ok(());
         }
-        self.write(&self.seen_path(key), format!("{}\n", date.0).as_bytes())
+        let path = self.root.join("releases").join(".lock");
+        let lock = File::options().create(true).append(true).open(&path).and_then(|file| {
+            file.lock()?;
+            Ok(file)
+        });
+        let _held = lock.map_err(|source| MirrorError::Cache { doing: "lock", path, source })?;
+        if self.newest_seen(key)?.is_some_and(|seen| seen >= date) {
+            return Ok(());
+        }
+        let mut file = self.create(&self.seen_path(key))?;
+        file.write_all(format!("{}\n", date.0).as_bytes())?;
+        file.sync()?;
+        file.finish()
     }
 
     fn seen_path(&self, key: &str) -> PathBuf {
@@ -105,6 +130,25 @@ impl Cache {
         Ok(NewFile { temporary, path: path.to_owned() })
     }
 
+    /// A file for the .deb of this digest, which begins with what an earlier run left of it. The rename
+    /// gives that to one run only; a reader of it is answered, too.
+    pub fn create_from_partial(&self, digest: Digest) -> Result<(NewFile, Option<File>), MirrorError> {
+        let path = self.pool_path(digest);
+        let mut new = self.create(&path)?;
+        let taken = fs::rename(self.partial_path(digest), new.temporary.path()).and_then(|()| {
+            let file = File::options().read(true).append(true).open(new.temporary.path())?;
+            Ok((File::open(new.temporary.path())?, file))
+        });
+        match taken {
+            Ok((left, file)) => {
+                *new.temporary.as_file_mut() = file;
+                Ok((new, Some(left)))
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok((new, None)),
+            Err(source) => Err(MirrorError::Cache { doing: "take over", path, source }),
+        }
+    }
+
     /// What each kind takes.
     pub fn usage(&self) -> Result<Vec<Usage>, MirrorError> {
         let sum = |kind| {
@@ -122,8 +166,11 @@ impl Cache {
         let (mut kept, mut removed) = (0_u64, (0, 0));
         let now = SystemTime::now();
         for (path, bytes, used) in files {
-            let old = now.duration_since(used).is_ok_and(|age| age > max_age);
-            if !old && kept + bytes <= max_bytes {
+            let age = now.duration_since(used).unwrap_or_default();
+            let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+            // A file that another run is still writing; an old one was left by a run that was killed.
+            let keep = if hidden { age < ABANDONED } else { age <= max_age && kept + bytes <= max_bytes };
+            if keep {
                 kept += bytes;
                 continue;
             }
@@ -147,7 +194,9 @@ impl Cache {
                 let Ok(meta) = entry.metadata() else { continue };
                 if meta.is_dir() {
                     directories.push(entry.path());
-                } else if entry.path().extension().is_none_or(|extension| extension != "date") {
+                } else if entry.path().extension().is_none_or(|extension| extension != "date")
+                    && entry.file_name() != ".lock"
+                {
                     files.push((entry.path(), meta.len(), meta.modified().unwrap_or(SystemTime::UNIX_EPOCH)));
                 }
             }
@@ -176,6 +225,18 @@ impl NewFile {
         restarted.map_err(|source| MirrorError::Cache { doing: "write", path: self.path.clone(), source })
     }
 
+    /// Waits until the disk has it: for the few files that cannot be fetched again.
+    pub fn sync(&self) -> Result<(), MirrorError> {
+        let synced = self.temporary.as_file().sync_all();
+        synced.map_err(|source| MirrorError::Cache { doing: "write", path: self.path.clone(), source })
+    }
+
+    /// Lets the unfinished file appear at another path, for a later run to go on with.
+    pub(crate) fn leave(self, path: &Path) {
+        // Without it the next run fetches all.
+        let _ = self.temporary.persist(path);
+    }
+
     /// Lets the file appear.
     pub fn finish(self) -> Result<(), MirrorError> {
         let path = self.path;
@@ -189,3 +250,6 @@ pub(crate) fn touch(path: &Path) {
     // A cache that cannot be touched is pruned a little early: no reason to fail.
     let _ = File::open(path).and_then(|file| file.set_modified(SystemTime::now()));
 }
+
+#[cfg(test)]
+mod tests;

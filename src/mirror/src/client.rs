@@ -8,9 +8,9 @@
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -22,9 +22,9 @@ use knarr_linux::mapped::MappedFile;
 use knarr_pgp::{Signed, verify_detached, verify_inline};
 
 use crate::MirrorError;
-use crate::cache::{Cache, touch};
+use crate::cache::{Cache, NewFile, touch};
 use crate::fetch::Transfer;
-use crate::release::{Leniency, Source, VerifiedRelease, check};
+use crate::release::{Expect, Leniency, Source, VerifiedRelease};
 
 /// How a mirror is asked.
 #[derive(Clone, Debug)]
@@ -56,7 +56,7 @@ pub struct PoolFile {
     pub digest: Digest,
 }
 
-/// Told about transfers; all bytes count from zero over the mirror's life.
+/// Told how many bytes more are here, fetched or found in the cache; no byte of a .deb is told twice.
 pub type OnBytes<'a> = &'a (dyn Fn(u64) + Sync);
 
 /// Asks mirrors, and keeps what they answered.
@@ -65,10 +65,18 @@ pub struct Mirror {
     cache: Cache,
     client: reqwest::Client,
     runtime: tokio::runtime::Runtime,
+    cancel: &'static AtomicBool,
+    max_age: Option<Duration>,
 }
+
+static NEVER: AtomicBool = AtomicBool::new(false);
 
 const MAX_RELEASE_BYTES: u64 = 32 << 20;
 const MAX_INDEX_BYTES: u64 = 2 << 30;
+/// What `xz -9` needs, and as much again.
+const MAX_XZ_BYTES: u64 = 128 << 20;
+/// So much more of a .deb than before makes a broken transfer count as progress.
+const WORTH_ANOTHER_TRY_BYTES: u64 = 1 << 20;
 /// From this rate on, unpacking .xz takes longer than fetching the larger .gz.
 const FAST_BYTES_PER_SECOND: f64 = 4e6;
 
@@ -88,7 +96,29 @@ impl Mirror {
         let mut builder = tokio::runtime::Builder::new_multi_thread();
         let runtime =
             builder.worker_threads(2).enable_all().build().map_err(|error| failed(error.to_string()))?;
-        Ok(Self { options, cache, client, runtime })
+        Ok(Self { options, cache, client, runtime, cancel: &NEVER, max_age: None })
+    }
+
+    /// Gives up with [`MirrorError::Interrupted`] soon after `flag` is set, whatever is going on.
+    #[must_use]
+    pub const fn cancelled_by(mut self, flag: &'static AtomicBool) -> Self {
+        self.cancel = flag;
+        self
+    }
+
+    /// Refuses Release files older than this: for suites that do not say how long they are valid.
+    #[must_use]
+    pub const fn max_age(mut self, age: Duration) -> Self {
+        self.max_age = Some(age);
+        self
+    }
+
+    fn check_cancelled(&self) -> Result<(), MirrorError> {
+        if self.cancel.load(Ordering::Relaxed) { Err(MirrorError::Interrupted) } else { Ok(()) }
+    }
+
+    const fn transfer<'a>(&'a self, url: &'a str, limit_bytes: u64, cancel: &'a AtomicBool) -> Transfer<'a> {
+        Transfer { client: &self.client, url, limit_bytes, stall: self.options.stall, cancel }
     }
 
     /// The cache.
@@ -127,18 +157,8 @@ impl Mirror {
         architecture: Architecture,
         now: Timestamp,
     ) -> Result<VerifiedRelease, MirrorError> {
-        let start = Instant::now();
-        let url = format!("{base}/InRelease");
-        let (url, raw, signed) = match self.small(&url) {
-            Ok(raw) => {
-                let signed = verify_inline(&source.keyring, &raw)
-                    .map_err(|source| MirrorError::Untrusted { url: url.clone(), source })?;
-                (url, raw, signed)
-            }
-            Err(MirrorError::Status { status: 404 | 403, .. }) => self.release_pair(base, source)?,
-            Err(error) => return Err(error),
-        };
-        let rate = raw.len() as f64 / start.elapsed().as_secs_f64().max(1e-6);
+        let (signed, raw) = self.signed_release(base, source)?;
+        let url = raw[0].url.clone();
         let release = Release::parse(signed.text())
             .map_err(|source| MirrorError::Format { url: url.clone(), source })?;
         let key = format!(
@@ -148,50 +168,66 @@ impl Mirror {
             source.suite,
             Digest::of(source.keyring.as_bytes())
         );
-        let seen = self.cache.newest_seen(&key)?;
-        let warnings = check(&url, &release, source, architecture, now, seen, self.options.lenient)?;
+        let expect =
+            Expect { source, architecture, now, max_age: self.max_age, lenient: self.options.lenient };
+        let warnings = expect.check(&url, &release, self.cache.newest_seen(&key)?)?;
+        // Only what passed every check may change what is remembered.
         self.cache.remember(&key, release.date)?;
+        if !self.options.offline {
+            raw.iter()
+                .try_for_each(|file| self.cache.write(&self.cache.release_path(&file.url), &file.bytes))?;
+        }
         let digest = Digest::of(signed.text());
+        let rate = raw[0].rate;
         Ok(VerifiedRelease { source: source.clone(), release, digest, url, rate, warnings })
     }
 
-    fn release_pair(&self, base: &str, source: &Source) -> Result<(String, Vec<u8>, Signed), MirrorError> {
-        let url = format!("{base}/Release");
-        let text = self.small(&url)?;
-        let signature = match self.small(&format!("{base}/Release.gpg")) {
-            Err(MirrorError::Status { status: 404 | 403, .. }) => {
-                return Err(MirrorError::Untrusted { url, source: knarr_pgp::PgpError::NoSignature });
+    /// `InRelease`, or where there is none `Release` and `Release.gpg`; and the bytes as they came.
+    fn signed_release(&self, base: &str, source: &Source) -> Result<(Signed, Vec<Raw>), MirrorError> {
+        let distrust = |url: &str, source| MirrorError::Untrusted { url: url.to_owned(), source };
+        let missing = match self.small(format!("{base}/InRelease")) {
+            Ok(raw) => {
+                let signed = verify_inline(&source.keyring, &raw.bytes);
+                return Ok((signed.map_err(|error| distrust(&raw.url, error))?, vec![raw]));
+            }
+            Err(error) if is_missing(&error) => error,
+            Err(error) => return Err(error),
+        };
+        let text = match self.small(format!("{base}/Release")) {
+            Err(MirrorError::Offline { .. }) => return Err(missing),
+            outcome => outcome?,
+        };
+        let signature = match self.small(format!("{base}/Release.gpg")) {
+            Err(error) if is_missing(&error) => {
+                return Err(distrust(&text.url, knarr_pgp::PgpError::NoSignature));
             }
             outcome => outcome?,
         };
-        let signed = verify_detached(&source.keyring, &text, &signature);
-        let signed = signed.map_err(|source| MirrorError::Untrusted { url: url.clone(), source })?;
-        Ok((url, text, signed))
+        let signed = verify_detached(&source.keyring, &text.bytes, &signature.bytes);
+        Ok((signed.map_err(|error| distrust(&text.url, error))?, vec![text, signature]))
     }
 
-    /// A small file whole. It is kept, unverified, for `--offline`: there it is verified again.
-    fn small(&self, url: &str) -> Result<Vec<u8>, MirrorError> {
-        let kept = self.cache.release_path(url);
+    /// A small file whole, not verified yet: from the network, or with `--offline` as it was kept.
+    fn small(&self, url: String) -> Result<Raw, MirrorError> {
         if self.options.offline {
-            return std::fs::read(&kept).map_err(|_| MirrorError::Offline { url: url.to_owned() });
+            let kept = std::fs::read(self.cache.release_path(&url));
+            let bytes = kept.map_err(|_| MirrorError::Offline { url: url.clone() })?;
+            return Ok(Raw { url, bytes, rate: 0.0 });
         }
         let mut bytes = Vec::new();
+        let mut rate = 0.0;
         self.retrying(|| {
             bytes.clear();
-            let transfer = Transfer {
-                client: &self.client,
-                url,
-                limit_bytes: MAX_RELEASE_BYTES,
-                stall: self.options.stall,
-            };
+            let transfer = self.transfer(&url, MAX_RELEASE_BYTES, self.cancel);
             let mut sink = |chunk: &[u8]| {
                 bytes.extend_from_slice(chunk);
                 Ok(())
             };
-            self.runtime.block_on(transfer.run(0, &mut || Ok(()), &mut sink)).map(drop)
+            let done = self.runtime.block_on(transfer.run(0, &mut || Ok(()), &mut sink))?;
+            rate = done.size_bytes as f64 / done.body.as_secs_f64().max(1e-4);
+            Ok(())
         })?;
-        self.cache.write(&kept, &bytes)?;
-        Ok(bytes)
+        Ok(Raw { url, bytes, rate })
     }
 
     fn retrying(&self, mut work: impl FnMut() -> Result<(), MirrorError>) -> Result<(), MirrorError> {
@@ -199,7 +235,11 @@ impl Mirror {
         loop {
             match work() {
                 Err(error) if error.is_passing() && attempt < self.options.retries => {
-                    std::thread::sleep(pause(attempt));
+                    let end = Instant::now() + pause(attempt);
+                    while Instant::now() < end {
+                        self.check_cancelled()?;
+                        std::thread::sleep(pause(0).min(end.saturating_duration_since(Instant::now())));
+                    }
                     attempt += 1;
                 }
                 outcome => return outcome,
@@ -244,6 +284,11 @@ impl Mirror {
                     Err(error) if error.is_passing() || matches!(error, MirrorError::Status { .. }) => {
                         last = Some(telling(last, error));
                     }
+                    // Under its other name a mirror has the same bytes; another mirror may have the right ones.
+                    Err(error) if error.is_of_the_mirror() => {
+                        last = Some(telling(last, error));
+                        break;
+                    }
                     Err(error) => return Err(error),
                 }
             }
@@ -272,12 +317,7 @@ impl Mirror {
         let (sender, receiver) = sync_channel::<Bytes>(64);
         std::thread::scope(|scope| {
             let transfer = scope.spawn(move || {
-                let transfer = Transfer {
-                    client: &self.client,
-                    url,
-                    limit_bytes: packed.size_bytes,
-                    stall: self.options.stall,
-                };
+                let transfer = self.transfer(url, packed.size_bytes, self.cancel);
                 let mut sink = |chunk: &[u8]| {
                     on_bytes(chunk.len() as u64);
                     // The other side is gone only when it failed: its error counts.
@@ -288,6 +328,7 @@ impl Mirror {
             let parsed =
                 parse_index(url, suffix, ChunkReader { receiver, chunk: Bytes::new() }, packed, text);
             let transferred = transfer.join().unwrap_or(Err(MirrorError::Interrupted));
+            self.check_cancelled()?;
             match (transferred, parsed) {
                 (Err(MirrorError::Interrupted), Err(error)) | (Ok(_), Err(error)) => Err(error),
                 (Err(error), _) => Err(error),
@@ -327,7 +368,7 @@ impl Mirror {
         cancel: &AtomicBool,
     ) -> Result<PathBuf, MirrorError> {
         let path = self.cache.pool_path(file.digest);
-        if is_intact(&path, file) {
+        if is_intact(path.clone(), file).await {
             touch(&path);
             on_bytes(file.size_bytes);
             return Ok(path);
@@ -338,95 +379,186 @@ impl Mirror {
                 url: file.mirrors.first().map_or_else(|| file.path.clone(), url),
             });
         }
-        let mut last =
-            MirrorError::Connection { url: file.path.clone(), reason: "no mirror is named".to_owned() };
-        for attempt in 0..=self.options.retries {
+        let told = AtomicU64::new(0);
+        let (mut attempt, mut reached) = (0, 0);
+        let mut last = None;
+        loop {
+            let mut may_pass = false;
             for mirror in &file.mirrors {
-                match self.pool_transfer(&url(mirror), file, &path, on_bytes, cancel).await {
+                match self.pool_transfer(&url(mirror), file, &told, on_bytes, cancel).await {
                     Ok(()) => return Ok(path),
                     Err(error @ (MirrorError::Cache { .. } | MirrorError::Interrupted)) => return Err(error),
-                    Err(error) => last = error,
+                    Err(error) => {
+                        may_pass |= error.is_passing();
+                        last = Some(telling(last, error));
+                    }
                 }
             }
-            if !last.is_passing() {
+            // A line that breaks again and again is good enough while it gets on.
+            let gets_on = told.load(Ordering::Relaxed) >= reached + WORTH_ANOTHER_TRY_BYTES;
+            reached = told.load(Ordering::Relaxed);
+            attempt = if gets_on { 0 } else { attempt + 1 };
+            if !may_pass || attempt > self.options.retries {
                 break;
             }
-            tokio::time::sleep(pause(attempt)).await;
+            pausing(attempt, cancel).await?;
         }
-        Err(last)
+        Err(last.unwrap_or_else(|| MirrorError::Connection {
+            url: file.path.clone(),
+            reason: "no mirror is named".to_owned(),
+        }))
     }
 
-    /// One .deb from one mirror; a broken connection is resumed where it broke.
+    /// One .deb from one mirror. What a broken connection left is gone on with, in this run or the next.
     async fn pool_transfer(
         &self,
         url: &str,
         file: &PoolFile,
-        path: &Path,
+        told: &AtomicU64,
         on_bytes: OnBytes<'_>,
         cancel: &AtomicBool,
     ) -> Result<(), MirrorError> {
-        let mut new =
-            Incoming { file: self.cache.create(path)?, digest: DigestWriter::new(io::sink()), size_bytes: 0 };
-        let mut resumed = 0;
-        loop {
-            let start = new.size_bytes;
-            let transfer = Transfer {
-                client: &self.client,
-                url,
-                limit_bytes: file.size_bytes,
-                stall: self.options.stall,
-            };
-            let cell = std::sync::Mutex::new(&mut new);
-            let lock = || cell.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            let mut sink = |chunk: &[u8]| {
-                if cancel.load(Ordering::Relaxed) {
-                    return Err(MirrorError::Interrupted);
-                }
-                on_bytes(chunk.len() as u64);
-                lock().push(chunk)
-            };
-            let outcome = transfer.run(start, &mut || lock().restart(), &mut sink).await;
-            match outcome {
-                Ok(size) if size == file.size_bytes => break,
-                Ok(found_bytes) if resumed >= self.options.retries => {
-                    return Err(MirrorError::Truncated {
-                        url: url.to_owned(),
-                        found_bytes,
-                        promised_bytes: file.size_bytes,
-                    });
-                }
-                Err(error) if !error.is_passing() || resumed >= self.options.retries => return Err(error),
-                _ => resumed += 1,
+        let mut new = Incoming::resume(&self.cache, file)?;
+        let went_on = new.size_bytes > 0;
+        let outcome = self.fill(url, &mut new, told, on_bytes, cancel).await;
+        let outcome = match outcome.and_then(|()| new.check(url)) {
+            // The beginning may be of another mirror's other file: once more, all from this one.
+            Err(MirrorError::DigestMismatch { .. }) if went_on => {
+                new.restart()?;
+                let outcome = self.fill(url, &mut new, told, on_bytes, cancel).await;
+                outcome.and_then(|()| new.check(url))
             }
-            tokio::time::sleep(pause(resumed)).await;
+            outcome => outcome,
+        };
+        match outcome {
+            Ok(()) => new.file.finish(),
+            Err(error) => {
+                if error.is_passing() || matches!(error, MirrorError::Interrupted) {
+                    new.leave(&self.cache);
+                }
+                Err(error)
+            }
         }
-        let found = new.digest.finish().1;
-        if found != file.digest {
-            return Err(MirrorError::DigestMismatch { url: url.to_owned(), promised: file.digest, found });
+    }
+
+    /// Fetches what is missing.
+    async fn fill(
+        &self,
+        url: &str,
+        new: &mut Incoming,
+        told: &AtomicU64,
+        on_bytes: OnBytes<'_>,
+        cancel: &AtomicBool,
+    ) -> Result<(), MirrorError> {
+        let (start, promised_bytes) = (new.size_bytes, new.promised_bytes);
+        let tell = |size_bytes: u64| {
+            let before = told.fetch_max(size_bytes, Ordering::Relaxed);
+            if size_bytes > before {
+                on_bytes(size_bytes - before);
+            }
+        };
+        tell(start);
+        if start == promised_bytes {
+            return Ok(());
         }
-        new.file.finish()
+        let transfer = self.transfer(url, promised_bytes, cancel);
+        let cell = Mutex::new(new);
+        let lock = || cell.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sink = |chunk: &[u8]| {
+            let mut new = lock();
+            new.push(chunk)?;
+            tell(new.size_bytes);
+            Ok(())
+        };
+        let done = transfer.run(start, &mut || lock().restart(), &mut sink).await?;
+        if done.size_bytes < promised_bytes {
+            let (url, found_bytes) = (url.to_owned(), done.size_bytes);
+            return Err(MirrorError::Truncated { url, found_bytes, promised_bytes });
+        }
+        Ok(())
     }
 }
 
+/// A small file as it came.
+struct Raw {
+    url: String,
+    bytes: Vec<u8>,
+    /// Bytes a second.
+    rate: f64,
+}
+
+fn is_missing(error: &MirrorError) -> bool {
+    matches!(error, MirrorError::Status { status: 403 | 404 | 410, .. } | MirrorError::Offline { .. })
+}
+
+/// A .deb on its way.
 struct Incoming {
-    file: crate::cache::NewFile,
-    digest: DigestWriter<io::Sink>,
+    file: NewFile,
+    writer: DigestWriter<io::Sink>,
     size_bytes: u64,
+    promised_bytes: u64,
+    promised: Digest,
 }
 
 impl Incoming {
+    /// Takes over what an earlier run left; nobody else has it then.
+    fn resume(cache: &Cache, file: &PoolFile) -> Result<Self, MirrorError> {
+        let (new, left) = cache.create_from_partial(file.digest)?;
+        let mut incoming = Self {
+            file: new,
+            writer: DigestWriter::new(io::sink()),
+            size_bytes: 0,
+            promised_bytes: file.size_bytes,
+            promised: file.digest,
+        };
+        if let Some(mut left) = left {
+            let hashed = io::copy(&mut left, &mut incoming.writer);
+            match hashed {
+                Ok(size_bytes) if size_bytes <= file.size_bytes => incoming.size_bytes = size_bytes,
+                _ => incoming.restart()?,
+            }
+        }
+        Ok(incoming)
+    }
+
     fn push(&mut self, chunk: &[u8]) -> Result<(), MirrorError> {
         self.file.write_all(chunk)?;
         self.size_bytes += chunk.len() as u64;
-        let hashed = io::Write::write_all(&mut self.digest, chunk);
+        let hashed = io::Write::write_all(&mut self.writer, chunk);
         hashed.map_err(|_| MirrorError::Interrupted)
     }
 
     fn restart(&mut self) -> Result<(), MirrorError> {
         self.size_bytes = 0;
-        self.digest = DigestWriter::new(io::sink());
+        self.writer = DigestWriter::new(io::sink());
         self.file.restart()
     }
+
+    fn check(&mut self, url: &str) -> Result<(), MirrorError> {
+        let found = std::mem::replace(&mut self.writer, DigestWriter::new(io::sink())).finish().1;
+        if found == self.promised {
+            return Ok(());
+        }
+        Err(MirrorError::DigestMismatch { url: url.to_owned(), promised: self.promised, found })
+    }
+
+    /// Leaves what is here to the next try.
+    fn leave(self, cache: &Cache) {
+        if self.size_bytes > 0 {
+            self.file.leave(&cache.partial_path(self.promised));
+        }
+    }
+}
+
+async fn pausing(attempt: u32, cancel: &AtomicBool) -> Result<(), MirrorError> {
+    let end = Instant::now() + pause(attempt);
+    while Instant::now() < end {
+        if cancel.load(Ordering::Relaxed) {
+            return Err(MirrorError::Interrupted);
+        }
+        tokio::time::sleep(pause(0).min(end.saturating_duration_since(Instant::now()))).await;
+    }
+    Ok(())
 }
 
 /// Of two failures the one that tells more: "not found" elsewhere does not explain anything.
@@ -487,13 +619,19 @@ fn open_index(path: &Path, source: Digest) -> Option<PackagesIndex> {
     PackagesIndex::open(bytes).ok().filter(|index| index.source() == source)
 }
 
-fn is_intact(path: &Path, file: &PoolFile) -> bool {
-    let Ok(opened) = File::open(path) else { return false };
-    if !opened.metadata().is_ok_and(|meta| meta.len() == file.size_bytes) {
-        return false;
-    }
-    let mut reader = DigestReader::new(opened);
-    io::copy(&mut reader, &mut io::sink()).is_ok() && reader.finish().1 == file.digest
+/// Whether the file is here and is what was promised, hashed beside the transfers.
+async fn is_intact(path: PathBuf, file: &PoolFile) -> bool {
+    let (size_bytes, digest) = (file.size_bytes, file.digest);
+    let hash = move || {
+        let opened = File::open(path)?;
+        if opened.metadata()?.len() != size_bytes {
+            return Ok(false);
+        }
+        let mut reader = DigestReader::new(opened);
+        io::copy(&mut reader, &mut io::sink())?;
+        Ok::<_, io::Error>(reader.finish().1 == digest)
+    };
+    matches!(tokio::task::spawn_blocking(hash).await, Ok(Ok(true)))
 }
 
 struct ChunkReader {
@@ -527,7 +665,7 @@ fn parse_index(
     let parsed = {
         let decoder: Box<dyn Read + '_> = match suffix {
             ".gz" => Box::new(flate2::read::MultiGzDecoder::new(&mut counted)),
-            ".xz" => Box::new(xz2::read::XzDecoder::new_multi_decoder(&mut counted)),
+            ".xz" => Box::new(xz_decoder(&mut counted).map_err(|error| broken(url, &error))?),
             ".zst" => Box::new(zstd::Decoder::new(&mut counted).map_err(|error| broken(url, &error))?),
             _ => Box::new(&mut counted),
         };
@@ -548,6 +686,12 @@ fn parse_index(
         return Err(MirrorError::DigestMismatch { url: url.to_owned(), promised: packed.digest, found });
     }
     parsed
+}
+
+/// Its bytes are not verified yet: they must not decide how much memory is taken.
+fn xz_decoder<R: Read>(reader: R) -> io::Result<xz2::read::XzDecoder<R>> {
+    let stream = xz2::stream::Stream::new_stream_decoder(MAX_XZ_BYTES, xz2::stream::CONCATENATED)?;
+    Ok(xz2::read::XzDecoder::new_stream(reader, stream))
 }
 
 fn parse_text(url: &str, mut decoder: Box<dyn Read + '_>, text: FileSum) -> Result<Vec<u8>, MirrorError> {
@@ -586,3 +730,6 @@ fn broken(url: &str, error: &io::Error) -> MirrorError {
     };
     MirrorError::Format { url: url.to_owned(), source }
 }
+
+#[cfg(test)]
+mod tests;

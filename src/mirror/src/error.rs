@@ -66,6 +66,16 @@ pub enum MirrorError {
         /// This machine's clock.
         now: Timestamp,
     },
+    /// A Release file older than the user allows.
+    #[error("{url} is of {date}: older than the {max_age_days} days that are allowed")]
+    TooOld {
+        /// Of the Release file.
+        url: String,
+        /// Its date.
+        date: Timestamp,
+        /// The bound, in whole days.
+        max_age_days: u64,
+    },
     /// A Release file of another suite.
     #[error("{url} is of suite {suite:?}, code name {codename:?}: expected {expected:?}")]
     WrongSuite {
@@ -201,5 +211,11 @@ impl MirrorError {
             Self::Stalled { .. } | Self::Connection { .. } | Self::Truncated { .. } => true,
             _ => false,
         }
+    }
+
+    /// Whether the bytes that this mirror has are wrong, so that another mirror may help.
+    #[must_use]
+    pub const fn is_of_the_mirror(&self) -> bool {
+        matches!(self, Self::DigestMismatch { .. } | Self::TooLarge { .. } | Self::Format { .. })
     }
 }

@@ -14,6 +14,8 @@ mod fetch;
 pub mod host;
 pub mod release;
 pub mod suite;
+#[cfg(test)]
+mod tests_support;
 
 pub use client::{Mirror, Options, PoolFile};
 pub use error::MirrorError;

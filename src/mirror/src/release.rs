@@ -3,6 +3,8 @@
 //! A [`VerifiedRelease`] is made by [`crate::client::Mirror::release`] only. What it promises can
 //! be believed as far as its keys can.
 
+use std::time::Duration;
+
 use knarr_base::{Architecture, Digest, Timestamp};
 use knarr_deb::release::Release;
 use knarr_pgp::Keyring;
@@ -80,84 +82,104 @@ pub struct Leniency {
 }
 
 /// A stable Release without `Valid-Until` that is older than this deserves a warning.
-const OLD_DAYS: i64 = 150;
+const OLD_DAYS: u64 = 150;
 /// Clocks differ; mirrors are made by other machines.
 const FUTURE_SECONDS: i64 = 600;
 
-pub(crate) fn check(
-    url: &str,
-    release: &Release,
-    source: &Source,
-    architecture: Architecture,
-    now: Timestamp,
-    seen: Option<Timestamp>,
-    lenient: Leniency,
-) -> Result<Vec<String>, MirrorError> {
-    check_names(url, release, source, architecture)?;
-    let mut warnings = Vec::new();
-    if release.date.0 > now.0 + FUTURE_SECONDS {
-        return Err(MirrorError::FromTheFuture { url: url.to_owned(), date: release.date, now });
+/// What a Release file is held against.
+#[derive(Clone, Copy)]
+pub(crate) struct Expect<'a> {
+    pub source: &'a Source,
+    pub architecture: Architecture,
+    pub now: Timestamp,
+    pub max_age: Option<Duration>,
+    pub lenient: Leniency,
+}
+
+impl Expect<'_> {
+    /// All checks but the signature's; `seen` is the newest date known. Answers with warnings.
+    pub(crate) fn check(
+        &self,
+        url: &str,
+        release: &Release,
+        seen: Option<Timestamp>,
+    ) -> Result<Vec<String>, MirrorError> {
+        self.check_suite(url, release)?;
+        self.check_offer(url, release)?;
+        let warnings = self.check_dates(url, release)?;
+        match seen {
+            Some(seen) if release.date < seen && !self.lenient.rollback => {
+                Err(MirrorError::Rollback { url: url.to_owned(), found: release.date, seen })
+            }
+            _ => Ok(warnings),
+        }
     }
-    match release.valid_until {
-        Some(valid_until) if valid_until < now && !lenient.expired => {
-            return Err(MirrorError::Expired { url: url.to_owned(), valid_until, now });
+
+    /// Ubuntu's `noble-updates` and `noble-proposed` have the code name `noble` and are signed by the
+    /// same key: whoever can change what we fetch must not be able to give one for the other.
+    fn check_suite(&self, url: &str, release: &Release) -> Result<(), MirrorError> {
+        let expected = self.source.suite.trim_matches('/');
+        let pocket_of =
+            |name: &str| release.suite.strip_prefix(name).is_some_and(|rest| rest.starts_with(['-', '/']));
+        if release.suite == expected || (release.codename == expected && !pocket_of(expected)) {
+            return Ok(());
         }
-        Some(valid_until) if valid_until < now => {
-            warnings.push(format!("{url} expired at {valid_until}; accepted as asked"));
-        }
-        None if now.0 - release.date.0 > OLD_DAYS * 86_400 => {
-            warnings.push(format!(
-                "{url} is of {} and does not say how long it is valid: the mirror may be frozen",
-                release.date
-            ));
-        }
-        _ => {}
+        Err(MirrorError::WrongSuite {
+            url: url.to_owned(),
+            suite: release.suite.clone(),
+            codename: release.codename.clone(),
+            expected: expected.to_owned(),
+        })
     }
-    match seen {
-        Some(seen) if release.date < seen && !lenient.rollback => {
-            Err(MirrorError::Rollback { url: url.to_owned(), found: release.date, seen })
+
+    fn check_offer(&self, url: &str, release: &Release) -> Result<(), MirrorError> {
+        // Security suites write components as `updates/main`.
+        let bare = |name: &str| name.rsplit('/').next().unwrap_or_default().to_owned();
+        let has = |wanted: &String| release.components.iter().any(|has| bare(has) == bare(wanted));
+        if let Some(component) = self.source.components.iter().find(|wanted| !has(wanted)) {
+            return Err(MirrorError::MissingComponent {
+                url: url.to_owned(),
+                component: component.clone(),
+                found: release.components.clone(),
+            });
         }
-        _ => Ok(warnings),
+        if !release.architectures.iter().any(|has| has == self.architecture.name()) {
+            return Err(MirrorError::MissingArchitecture {
+                url: url.to_owned(),
+                architecture: self.architecture.name().to_owned(),
+                found: release.architectures.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    fn check_dates(&self, url: &str, release: &Release) -> Result<Vec<String>, MirrorError> {
+        let (url, date, now) = (url.to_owned(), release.date, self.now);
+        if date.0 > now.0 + FUTURE_SECONDS {
+            return Err(MirrorError::FromTheFuture { url, date, now });
+        }
+        let age = u64::try_from(now.0 - date.0).unwrap_or(0);
+        let mut warnings = Vec::new();
+        match release.valid_until {
+            Some(valid_until) if valid_until < now && !self.lenient.expired => {
+                return Err(MirrorError::Expired { url, valid_until, now });
+            }
+            Some(valid_until) if valid_until < now => {
+                warnings.push(format!("{url} expired at {valid_until}; accepted as asked"));
+            }
+            None if age > OLD_DAYS * 86_400 => warnings.push(format!(
+                "{url} is of {date} and does not say how long it is valid: the mirror may be frozen"
+            )),
+            _ => {}
+        }
+        match self.max_age {
+            Some(max_age) if age > max_age.as_secs() => {
+                Err(MirrorError::TooOld { url, date, max_age_days: max_age.as_secs() / 86_400 })
+            }
+            _ => Ok(warnings),
+        }
     }
 }
 
-fn check_names(
-    url: &str,
-    release: &Release,
-    source: &Source,
-    architecture: Architecture,
-) -> Result<(), MirrorError> {
-    let expected = source.suite.trim_end_matches('/');
-    if release.suite != expected && release.codename != expected {
-        let (suite, codename) = (release.suite.clone(), release.codename.clone());
-        return Err(MirrorError::WrongSuite {
-            url: url.to_owned(),
-            suite,
-            codename,
-            expected: expected.to_owned(),
-        });
-    }
-    // Security suites write components as `updates/main`.
-    let bare = |name: &str| name.rsplit('/').next().unwrap_or_default().to_owned();
-    if let Some(component) = source
-        .components
-        .iter()
-        .find(|wanted| !release.components.iter().any(|has| bare(has) == bare(wanted)))
-    {
-        let found = release.components.clone();
-        return Err(MirrorError::MissingComponent {
-            url: url.to_owned(),
-            component: component.clone(),
-            found,
-        });
-    }
-    if !release.architectures.iter().any(|has| has == architecture.name()) {
-        let found = release.architectures.clone();
-        return Err(MirrorError::MissingArchitecture {
-            url: url.to_owned(),
-            architecture: architecture.name().to_owned(),
-            found,
-        });
-    }
-    Ok(())
-}
+#[cfg(test)]
+mod tests;

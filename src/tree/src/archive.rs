@@ -131,10 +131,8 @@ impl<W: Write> Writer<'_, W> {
         }
         if fields.kind != Kind::HardLink && fields.kind != Kind::Symlink {
             let (parent, name) = self.root.parent(path, "read attributes of")?;
-            fields.xattrs = xattrs_at(parent.as_fd(), name)
-                .map_err(|error| fail("read attributes of", path, error))?
-                .into_iter()
-                .collect();
+            fields.xattrs =
+                xattrs_at(parent.as_fd(), name).map_err(|error| fail("read attributes of", path, error))?;
         }
         self.stats.entries += 1;
         if fields.kind != Kind::File {

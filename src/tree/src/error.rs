@@ -37,6 +37,28 @@ pub enum TreeError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A hard link whose file was left out.
+    #[error("the archive holds {path:?}, a hard link to {target:?}, which was left out")]
+    LinkToExcluded {
+        /// The link.
+        path: String,
+        /// The file.
+        target: String,
+    },
+    /// A file that changed while it was read.
+    #[error("/{path} in the root became shorter while it was read: {expected_bytes} bytes were promised")]
+    Shrunk {
+        /// Path inside the root.
+        path: String,
+        /// Its size when the reading began.
+        expected_bytes: u64,
+    },
+    /// An entry to be added whose directory is not there.
+    #[error("{path:?} cannot be added to the archive: its directory is not in the root")]
+    NoDirectory {
+        /// The entry.
+        path: String,
+    },
     /// An entry that is none of the known kinds.
     #[error("the archive holds {path:?} of unknown type {kind:?}")]
     UnknownKind {

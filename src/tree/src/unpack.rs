@@ -5,14 +5,20 @@
 //!
 //! Spec: POSIX ustar and pax, GNU tar; Debian Policy 10; dpkg keeps links to directories.
 
-use std::collections::HashSet;
-use std::io::{self, Read};
-use std::os::fd::{AsFd, OwnedFd};
+use std::cell::Cell;
+use std::collections::{HashMap, HashSet};
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{self as sys, AtFlags, FileType, Mode};
+use md5::{Digest as _, Md5};
+use rustix::fs::{self as sys, Mode};
+use rustix::io::Errno;
 
 use crate::TreeError;
-use crate::root::{Root, chown_at, create, fail, meta_at, set_mtime_at, set_xattr_at};
+use crate::root::{
+    Root, chmod_at, chown_at, create_private, fail, mknod_at, open_dir_at, replace, set_all, set_mtime_at,
+    set_xattr_at, times_of,
+};
 
 /// What an entry or a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -42,6 +48,18 @@ pub struct EntryHead<'a> {
     pub path: &'a str,
     /// What it is.
     pub kind: Kind,
+    /// Permission bits with setuid, setgid and sticky.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Size of a file in bytes.
+    pub size_bytes: u64,
+    /// Target of a link; of a hard link as a path without leading `/` or `./`.
+    pub link: &'a str,
+    /// Major and minor number of a device.
+    pub device: (u32, u32),
 }
 
 /// What becomes of an entry.
@@ -59,6 +77,11 @@ pub enum Decision {
 pub trait Policy {
     /// Decides about one entry.
     fn decide(&self, head: &EntryHead<'_>) -> Decision;
+
+    /// Whether the MD5 of a file's content is wanted, as dpkg's database needs it.
+    fn wants_md5(&self, _head: &EntryHead<'_>) -> bool {
+        false
+    }
 }
 
 /// Writes everything.
@@ -70,15 +93,29 @@ impl Policy for Everything {
     }
 }
 
-/// An entry that was in the archive and not left out.
+/// An entry that was in the archive, whether it was written or left out.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
     /// Without leading `/` or `./`; empty for the root itself.
     pub path: String,
     /// What it is.
     pub kind: Kind,
+    /// Permission bits with setuid, setgid and sticky.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Size of a file in bytes.
+    pub size_bytes: u64,
     /// Seconds since the epoch.
     pub mtime: i64,
+    /// Target of a link; of a hard link as a path without leading `/` or `./`.
+    pub link: String,
+    /// Of the content of a file, when the policy wanted it and it was written.
+    pub md5: Option<[u8; 16]>,
+    /// Whether the policy let it into the root.
+    pub written: bool,
 }
 
 /// Bounds for an archive.
@@ -96,38 +133,83 @@ impl Default for Limits {
     }
 }
 
-/// Unpacks `tar` into `root`; answers with the entries that belong to the package, in order.
+/// Unpacks `tar` into `root` and reads it to its end; answers with all its entries, in order.
+///
+/// Several threads may unpack into one root at once.
 pub fn unpack(
     root: &Root,
     tar: &mut dyn Read,
     policy: &dyn Policy,
     limits: &Limits,
 ) -> Result<Vec<Entry>, TreeError> {
+    let allowance = Cell::new(MAX_HEADER_BYTES);
+    let mut archive = tar::Archive::new(Metered { inner: tar, allowance: &allowance });
     let mut work = Work {
         root,
+        policy,
         limits,
         bytes: 0,
+        buffer: vec![0; BUFFER_BYTES],
         parent: None,
+        implicit: HashSet::new(),
         times: Vec::new(),
         skipped: HashSet::new(),
+        moved: HashMap::new(),
         entries: Vec::new(),
     };
-    let mut archive = tar::Archive::new(tar);
     for entry in archive.entries().map_err(TreeError::Read)? {
-        work.entry(entry.map_err(TreeError::Read)?, policy)?;
+        let entry = entry.map_err(TreeError::Read)?;
+        allowance.set(u64::MAX);
+        work.entry(entry)?;
+        allowance.set(MAX_HEADER_BYTES);
     }
+    allowance.set((limits.bytes - work.bytes).saturating_add(MAX_HEADER_BYTES));
+    io::copy(&mut archive.into_inner(), &mut io::sink()).map_err(TreeError::Read)?;
     work.finish()
+}
+
+/// Long names and attributes of one entry; the kernel allows 64 KiB for all attribute names.
+const MAX_HEADER_BYTES: u64 = 4 << 20;
+
+const BUFFER_BYTES: usize = 256 << 10;
+
+/// Passes reads on until the allowance is spent: headers are held in memory, so they have a bound.
+struct Metered<'a> {
+    inner: &'a mut dyn Read,
+    allowance: &'a Cell<u64>,
+}
+
+impl Read for Metered<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let left = self.allowance.get();
+        if left == 0 && !buffer.is_empty() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "what lies between two files is too large",
+            ));
+        }
+        let room = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
+        let read = self.inner.read(&mut buffer[..room])?;
+        self.allowance.set(left - read as u64);
+        Ok(read)
+    }
 }
 
 struct Work<'a> {
     root: &'a Root,
+    policy: &'a dyn Policy,
     limits: &'a Limits,
     bytes: u64,
+    buffer: Vec<u8>,
     /// The last parent directory: entries of one directory follow each other.
     parent: Option<(String, OwnedFd)>,
+    /// Directories that were made for what is in them: their own entry may follow.
+    implicit: HashSet<String>,
     /// Directories whose time is set when nothing more is written into them.
     times: Vec<(String, i64)>,
     skipped: HashSet<String>,
+    /// Where files went that were written under another path.
+    moved: HashMap<String, String>,
     entries: Vec<Entry>,
 }
 
@@ -137,105 +219,130 @@ struct Head {
     mode: u32,
     uid: u32,
     gid: u32,
+    size_bytes: u64,
     mtime: i64,
     link: String,
     device: (u32, u32),
     xattrs: Vec<(String, Vec<u8>)>,
 }
 
+impl Head {
+    fn shown(&self) -> EntryHead<'_> {
+        let Self { kind, mode, uid, gid, size_bytes, device, .. } = *self;
+        EntryHead { path: &self.path, kind, mode, uid, gid, size_bytes, link: &self.link, device }
+    }
+
+    fn entry(&self) -> Entry {
+        let Self { kind, mode, uid, gid, size_bytes, mtime, .. } = *self;
+        let (path, link) = (self.path.clone(), self.link.clone());
+        Entry { path, kind, mode, uid, gid, size_bytes, mtime, link, md5: None, written: true }
+    }
+}
+
 impl Work<'_> {
-    fn entry<R: Read>(&mut self, mut entry: tar::Entry<'_, R>, policy: &dyn Policy) -> Result<(), TreeError> {
-        let Some(mut head) = read_head(&mut entry)? else { return Ok(()) };
-        self.bytes += entry.size();
+    fn entry<R: Read>(&mut self, mut entry: tar::Entry<'_, R>) -> Result<(), TreeError> {
+        self.bytes = self.bytes.saturating_add(entry.size());
         if self.bytes > self.limits.bytes {
             return Err(TreeError::TooMuch { limit: self.limits.bytes, what: "bytes" });
         }
         if self.entries.len() as u64 >= self.limits.entries {
             return Err(TreeError::TooMuch { limit: self.limits.entries, what: "entries" });
         }
-        self.entries.push(Entry { path: head.path.clone(), kind: head.kind, mtime: head.mtime });
-        match policy.decide(&EntryHead { path: &head.path, kind: head.kind }) {
-            Decision::Write => {}
-            Decision::WriteAs(path) => head.path = path,
+        let Some(mut head) = read_head(&mut entry)? else { return self.drain(&mut entry) };
+        let mut seen = head.entry();
+        match self.policy.decide(&head.shown()) {
+            Decision::Write => seen.md5 = self.write(&head, &mut entry)?,
+            Decision::WriteAs(path) => {
+                head.path = safe_path(&path)?;
+                self.moved.insert(seen.path.clone(), head.path.clone());
+                seen.md5 = self.write(&head, &mut entry)?;
+            }
             Decision::Skip => {
+                seen.written = false;
                 self.skipped.insert(head.path);
-                return Ok(());
             }
         }
-        self.write(&head, &mut entry)
+        self.entries.push(seen);
+        self.drain(&mut entry)
     }
 
-    fn write(&mut self, head: &Head, content: &mut dyn Read) -> Result<(), TreeError> {
+    /// Reads what nobody wanted, so that only headers are left to be read between two entries.
+    fn drain(&mut self, content: &mut dyn Read) -> Result<(), TreeError> {
+        while content.read(&mut self.buffer).map_err(TreeError::Read)? > 0 {}
+        Ok(())
+    }
+
+    fn write(&mut self, head: &Head, content: &mut dyn Read) -> Result<Option<[u8; 16]>, TreeError> {
         if head.kind == Kind::Directory {
-            return self.write_directory(head);
+            return self.write_directory(head).map(|()| None);
         }
         self.enter_parent(&head.path)?;
         let (_, name) = split(&head.path);
-        match head.kind {
+        let md5 = match head.kind {
             Kind::File => self.write_file(head, name, content)?,
-            Kind::HardLink => return self.write_hard_link(head),
-            Kind::Symlink => {
-                let parent = self.parent_fd();
-                self.root.replace(parent.as_fd(), name, &head.path, || {
-                    sys::symlinkat(head.link.as_str(), parent, name)
-                })?;
-            }
-            _ => self.write_node(head, name)?,
-        }
+            Kind::HardLink => self.write_hard_link(head, name).map(|()| None)?,
+            _ => self.write_other(head, name).map(|()| None)?,
+        };
+        self.leave_replaced(&head.path);
+        Ok(md5)
+    }
+
+    fn write_file(
+        &mut self,
+        head: &Head,
+        name: &str,
+        content: &mut dyn Read,
+    ) -> Result<Option<[u8; 16]>, TreeError> {
         let parent = self.parent_fd();
-        let own = chown_at(parent.as_fd(), name, head.uid, head.gid);
-        own.map_err(|error| fail("set the owner of", &head.path, error))?;
+        let created = replace(parent, name, || create_private(parent, name));
+        let mut file = created.map_err(|error| fail("create", &head.path, error))?;
+        let mut md5 = self.policy.wants_md5(&head.shown()).then(Md5::new);
+        let mut left = head.size_bytes;
+        while left > 0 {
+            let read = match content.read(&mut self.buffer) {
+                Ok(0) => return Err(TreeError::Read(io::ErrorKind::UnexpectedEof.into())),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                outcome => outcome.map_err(TreeError::Read)?,
+            };
+            let bytes = &self.buffer[..read];
+            file.write_all(bytes).map_err(|error| fail("write", &head.path, error))?;
+            if let Some(md5) = &mut md5 {
+                md5.update(bytes);
+            }
+            left = left.saturating_sub(read as u64);
+        }
+        set_all(file.as_fd(), (head.uid, head.gid), head.mode, &head.xattrs, head.mtime)
+            .map_err(|(doing, error)| fail(doing, &head.path, error))?;
+        Ok(md5.map(|md5| md5.finalize().into()))
+    }
+
+    fn write_hard_link(&self, head: &Head, name: &str) -> Result<(), TreeError> {
+        let target = self.moved.get(&head.link).unwrap_or(&head.link);
+        if self.skipped.contains(target) {
+            return Err(TreeError::LinkToExcluded { path: head.path.clone(), target: target.clone() });
+        }
+        let (target_parent, target_name) = self.root.parent(target, "link to")?;
+        self.root
+            .link_at((target_parent.as_fd(), target_name), (self.parent_fd(), name))
+            .map_err(|error| fail("link", &head.path, error))
+    }
+
+    fn write_other(&self, head: &Head, name: &str) -> Result<(), TreeError> {
+        let parent = self.parent_fd();
+        let doing = |doing: &'static str| move |error: io::Error| fail(doing, &head.path, error);
+        match head.kind {
+            Kind::Symlink => replace(parent, name, || sys::symlinkat(head.link.as_str(), parent, name)),
+            kind => mknod_at(parent, name, kind, head.device),
+        }
+        .map_err(doing("create"))?;
+        chown_at(parent, name, head.uid, head.gid).map_err(doing("set the owner of"))?;
         if head.kind != Kind::Symlink {
-            // chown clears setuid and setgid, so the mode comes after it.
-            let mode = sys::chmodat(parent, name, Mode::from_raw_mode(head.mode), AtFlags::empty());
-            mode.map_err(|error| fail("set the mode of", &head.path, error.into()))?;
+            chmod_at(parent, name, head.mode).map_err(doing("set the mode of"))?;
         }
         for (key, value) in &head.xattrs {
-            let set = set_xattr_at(parent.as_fd(), name, key, value);
-            set.map_err(|error| fail("set attributes of", &head.path, error))?;
+            set_xattr_at(parent, name, key, value).map_err(doing("set attributes of"))?;
         }
-        set_mtime_at(parent.as_fd(), name, head.mtime)
-            .map_err(|error| fail("set the time of", &head.path, error))
-    }
-
-    fn write_file(&self, head: &Head, name: &str, content: &mut dyn Read) -> Result<(), TreeError> {
-        let parent = self.parent_fd().as_fd();
-        let created = match create(parent, name, 0o600) {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                sys::unlinkat(parent, name, AtFlags::empty())
-                    .map_err(io::Error::from)
-                    .and_then(|()| create(parent, name, 0o600))
-            }
-            created => created,
-        };
-        let mut file = created.map_err(|error| fail("create", &head.path, error))?;
-        copy(content, &mut file).map_err(|error| match error {
-            CopyError::Read(error) => TreeError::Read(error),
-            CopyError::Write(error) => fail("write", &head.path, error),
-        })
-    }
-
-    fn write_hard_link(&self, head: &Head) -> Result<(), TreeError> {
-        if self.skipped.contains(&head.link) {
-            return Err(TreeError::HostilePath {
-                path: head.path.clone(),
-                reason: "it is a hard link to a file that was left out",
-            });
-        }
-        self.root.hard_link(&head.link, &head.path)
-    }
-
-    fn write_node(&self, head: &Head, name: &str) -> Result<(), TreeError> {
-        let kind = match head.kind {
-            Kind::CharDevice => FileType::CharacterDevice,
-            Kind::BlockDevice => FileType::BlockDevice,
-            _ => FileType::Fifo,
-        };
-        let device = sys::makedev(head.device.0, head.device.1);
-        let parent = self.parent_fd();
-        self.root.replace(parent.as_fd(), name, &head.path, || {
-            sys::mknodat(parent, name, kind, Mode::from_raw_mode(0o600), device)
-        })
+        set_mtime_at(parent, name, head.mtime).map_err(doing("set the time of"))
     }
 
     /// An existing directory keeps its mode and owner, a link to one stays a link.
@@ -246,20 +353,20 @@ impl Work<'_> {
         }
         self.enter_parent(&head.path)?;
         let (_, name) = split(&head.path);
-        let parent = self.parent_fd();
-        match sys::mkdirat(parent, name, Mode::from_raw_mode(0o755)) {
-            Err(rustix::io::Errno::EXIST) => {
+        match sys::mkdirat(self.parent_fd(), name, Mode::from_raw_mode(0o700)) {
+            Err(Errno::EXIST) if !self.implicit.remove(&head.path) => {
                 if self.root.stat(&head.path)?.kind != Kind::Directory {
-                    return Err(fail("create", &head.path, io::Error::from(io::ErrorKind::NotADirectory)));
+                    return Err(fail("create", &head.path, Errno::NOTDIR.into()));
                 }
                 return Ok(());
             }
-            outcome => outcome.map_err(|error| fail("create", &head.path, error.into()))?,
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(error) => return Err(fail("create", &head.path, error.into())),
         }
-        let own = chown_at(parent.as_fd(), name, head.uid, head.gid);
-        own.map_err(|error| fail("set the owner of", &head.path, error))?;
-        let mode = sys::chmodat(parent, name, Mode::from_raw_mode(head.mode), AtFlags::empty());
-        mode.map_err(|error| fail("set the mode of", &head.path, error.into()))?;
+        let directory = open_dir_at(self.parent_fd(), name);
+        let directory = directory.map_err(|error| fail("open", &head.path, error))?;
+        set_all(directory.as_fd(), (head.uid, head.gid), head.mode, &head.xattrs, head.mtime)
+            .map_err(|(doing, error)| fail(doing, &head.path, error))?;
         self.times.push((head.path.clone(), head.mtime));
         Ok(())
     }
@@ -271,7 +378,7 @@ impl Work<'_> {
         }
         let fd = match self.root.resolve_dir(parent) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.root.create_dir_all(parent, 0o755)?;
+                self.implicit.extend(self.root.make_dirs(parent, 0o755)?);
                 self.root.resolve_dir(parent)
             }
             outcome => outcome,
@@ -280,18 +387,26 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn parent_fd(&self) -> &OwnedFd {
+    /// Forgets the parent directory when its path may lead somewhere else now.
+    fn leave_replaced(&mut self, path: &str) {
+        let below = |known: &str| known.strip_prefix(path).is_some_and(|rest| rest.starts_with('/'));
+        if self.parent.as_ref().is_some_and(|(known, _)| known == path || below(known)) {
+            self.parent = None;
+        }
+    }
+
+    fn parent_fd(&self) -> BorrowedFd<'_> {
         // Every writer calls enter_parent first.
-        self.parent.as_ref().map_or_else(|| unreachable!("a parent was entered"), |(_, fd)| fd)
+        self.parent.as_ref().map_or_else(|| unreachable!("a parent was entered"), |(_, fd)| fd.as_fd())
     }
 
     fn finish(self) -> Result<Vec<Entry>, TreeError> {
         for (path, mtime) in self.times.iter().rev() {
             let (parent, name) = self.root.parent(path, "set the time of")?;
             // Another package may have put a link there since: then it is not ours any more.
-            if meta_at(parent.as_fd(), name).is_ok_and(|meta| meta.kind == Kind::Directory) {
-                set_mtime_at(parent.as_fd(), name, *mtime)
-                    .map_err(|error| fail("set the time of", path, error))?;
+            if let Ok(directory) = open_dir_at(parent.as_fd(), name) {
+                sys::futimens(&directory, &times_of(*mtime))
+                    .map_err(|error| fail("set the time of", path, error.into()))?;
             }
         }
         Ok(self.entries)
@@ -303,10 +418,47 @@ fn split(path: &str) -> (&str, &str) {
 }
 
 fn read_head<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Option<Head>, TreeError> {
-    use tar::EntryType;
     let raw_path = text(&entry.path_bytes())?;
+    let Some(kind) = kind_of(entry.header().entry_type(), &raw_path)? else { return Ok(None) };
+    let read = TreeError::Read;
     let header = entry.header();
-    let kind = match header.entry_type() {
+    let mut head = Head {
+        path: safe_path(&raw_path)?,
+        kind,
+        mode: header.mode().map_err(read)? & 0o7777,
+        uid: id(header.uid().map_err(read)?, &raw_path)?,
+        gid: id(header.gid().map_err(read)?, &raw_path)?,
+        size_bytes: if kind == Kind::File { entry.size() } else { 0 },
+        mtime: header.mtime().map_err(read)?.cast_signed(),
+        link: String::new(),
+        device: (0, 0),
+        xattrs: Vec::new(),
+    };
+    if matches!(kind, Kind::CharDevice | Kind::BlockDevice) {
+        let number = |part: io::Result<Option<u32>>| part.map(Option::unwrap_or_default).map_err(read);
+        head.device = (number(header.device_major())?, number(header.device_minor())?);
+    }
+    if matches!(kind, Kind::HardLink | Kind::Symlink) {
+        head.link = text(&entry.link_name_bytes().unwrap_or_default())?;
+        if head.link.is_empty() || head.link.len() > MAX_PATH_BYTES {
+            return Err(hostile(&raw_path, "its link leads nowhere"));
+        }
+    }
+    if kind == Kind::HardLink {
+        head.link = safe_path(&head.link)?;
+    }
+    if kind != Kind::Directory && head.path.is_empty() {
+        return Err(hostile(&raw_path, "the root can only be a directory"));
+    }
+    read_pax(entry, &mut head)?;
+    Ok(Some(head))
+}
+
+fn kind_of(kind: tar::EntryType, path: &str) -> Result<Option<Kind>, TreeError> {
+    use tar::EntryType;
+    Ok(Some(match kind {
+        // So directories were written before they had a type.
+        EntryType::Regular if path.ends_with('/') => Kind::Directory,
         EntryType::Regular | EntryType::Continuous | EntryType::GNUSparse => Kind::File,
         EntryType::Link => Kind::HardLink,
         EntryType::Symlink => Kind::Symlink,
@@ -315,28 +467,10 @@ fn read_head<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Option<Head>, Tre
         EntryType::Directory => Kind::Directory,
         EntryType::Fifo => Kind::Fifo,
         EntryType::XGlobalHeader => return Ok(None),
-        other => return Err(TreeError::UnknownKind { path: raw_path, kind: char::from(other.as_byte()) }),
-    };
-    let read = TreeError::Read;
-    let number = |value: io::Result<u64>| value.map_err(read).map(|value| value as u32);
-    let (mode, uid, gid) =
-        (header.mode().map_err(read)? & 0o7777, number(header.uid())?, number(header.gid())?);
-    let mtime = header.mtime().map_err(read)? as i64;
-    let device = match kind {
-        Kind::CharDevice | Kind::BlockDevice => (
-            header.device_major().map_err(read)?.unwrap_or(0),
-            header.device_minor().map_err(read)?.unwrap_or(0),
-        ),
-        _ => (0, 0),
-    };
-    let link = entry.link_name_bytes().map_or_else(|| Ok(String::new()), |link| text(&link))?;
-    let mut head =
-        Head { path: safe_path(&raw_path)?, kind, mode, uid, gid, mtime, link, device, xattrs: Vec::new() };
-    if kind == Kind::HardLink {
-        head.link = safe_path(&head.link)?;
-    }
-    read_pax(entry, &mut head)?;
-    Ok(Some(head))
+        other => {
+            return Err(TreeError::UnknownKind { path: path.to_owned(), kind: char::from(other.as_byte()) });
+        }
+    }))
 }
 
 fn read_pax<R: Read>(entry: &mut tar::Entry<'_, R>, head: &mut Head) -> Result<(), TreeError> {
@@ -345,12 +479,21 @@ fn read_pax<R: Read>(entry: &mut tar::Entry<'_, R>, head: &mut Head) -> Result<(
         let extension = extension.map_err(TreeError::Read)?;
         let key = extension.key().map_err(|error| TreeError::Read(io::Error::other(error)))?;
         let value = extension.value_bytes();
-        let number =
-            || std::str::from_utf8(value).ok().and_then(|value| value.split('.').next()?.parse::<i64>().ok());
+        let number = || {
+            let whole = std::str::from_utf8(value).ok()?.split('.').next()?;
+            whole.parse::<i64>().ok()
+        };
+        let bad = || hostile(&head.path, "a number in its header is none");
         match key {
-            "uid" => head.uid = number().map_or(head.uid, |id| id as u32),
-            "gid" => head.gid = number().map_or(head.gid, |id| id as u32),
-            "mtime" => head.mtime = number().unwrap_or(head.mtime),
+            "uid" => head.uid = id(number().ok_or_else(bad)?.cast_unsigned(), &head.path)?,
+            "gid" => head.gid = id(number().ok_or_else(bad)?.cast_unsigned(), &head.path)?,
+            "mtime" => head.mtime = number().ok_or_else(bad)?,
+            _ if key.starts_with("GNU.sparse.") => {
+                return Err(hostile(
+                    &head.path,
+                    "it is a sparse file of the pax kind, which is not supported",
+                ));
+            }
             _ => {
                 if let Some(name) = key.strip_prefix("SCHILY.xattr.") {
                     head.xattrs.push((name.to_owned(), value.to_vec()));
@@ -361,9 +504,20 @@ fn read_pax<R: Read>(entry: &mut tar::Entry<'_, R>, head: &mut Head) -> Result<(
     Ok(())
 }
 
+/// The largest number means "leave it" to the kernel and nobody to us.
+fn id(number: u64, path: &str) -> Result<u32, TreeError> {
+    let id = u32::try_from(number).ok().filter(|&id| id != u32::MAX);
+    id.ok_or_else(|| hostile(path, "its owner is beyond 32 bits"))
+}
+
+const MAX_PATH_BYTES: usize = 4096;
+
+fn hostile(path: &str, reason: &'static str) -> TreeError {
+    TreeError::HostilePath { path: path.chars().take(200).collect(), reason }
+}
+
 fn text(bytes: &[u8]) -> Result<String, TreeError> {
-    let hostile =
-        |reason| TreeError::HostilePath { path: String::from_utf8_lossy(bytes).into_owned(), reason };
+    let hostile = |reason| hostile(&String::from_utf8_lossy(bytes), reason);
     if bytes.contains(&0) {
         return Err(hostile("it holds a NUL byte"));
     }
@@ -371,15 +525,17 @@ fn text(bytes: &[u8]) -> Result<String, TreeError> {
 }
 
 fn safe_path(raw: &str) -> Result<String, TreeError> {
-    let hostile = |reason| TreeError::HostilePath { path: raw.chars().take(200).collect(), reason };
-    if raw.len() > 4096 {
-        return Err(hostile("it is longer than 4096 bytes"));
+    if raw.is_empty() {
+        return Err(hostile(raw, "it is empty"));
+    }
+    if raw.len() > MAX_PATH_BYTES {
+        return Err(hostile(raw, "it is longer than 4096 bytes"));
     }
     let mut path = String::with_capacity(raw.len());
     for part in raw.split('/').filter(|part| !part.is_empty() && *part != ".") {
         match part {
-            ".." => return Err(hostile("it holds \"..\"")),
-            part if part.len() > 255 => return Err(hostile("a name is longer than 255 bytes")),
+            ".." => return Err(hostile(raw, "it holds \"..\"")),
+            part if part.len() > 255 => return Err(hostile(raw, "a name is longer than 255 bytes")),
             part => {
                 if !path.is_empty() {
                     path.push('/');
@@ -388,27 +544,7 @@ fn safe_path(raw: &str) -> Result<String, TreeError> {
             }
         }
     }
-    match (raw, path.is_empty()) {
-        ("", _) => Err(hostile("it is empty")),
-        _ => Ok(path),
-    }
-}
-
-enum CopyError {
-    Read(io::Error),
-    Write(io::Error),
-}
-
-fn copy(from: &mut dyn Read, to: &mut dyn io::Write) -> Result<(), CopyError> {
-    let mut buffer = [0_u8; 64 << 10];
-    loop {
-        match from.read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(read) => to.write_all(&buffer[..read]).map_err(CopyError::Write)?,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(CopyError::Read(error)),
-        }
-    }
+    Ok(path)
 }
 
 #[cfg(test)]

@@ -1,370 +1,341 @@
-//! The search: depth first, in the order of each package's own fields, with steps back on conflict.
+//! The search: a way where apt's walk ends in a conflict, or the proof that there is none.
+//!
+//! [`Search`] reads dependencies and conflicts as clauses over "this package's candidate is
+//! chosen". It decides in the walk's order of preference, follows what is forced, and learns a
+//! clause from every conflict, so no dead end is entered twice. It asks nothing of the walk.
+//!
+//! Spec: Marques-Silva, Sakallah: GRASP (first unique implication point, backjumping).
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 
-use super::explain::near;
-use super::{Chosen, PackageId, Request, Solution, Universe, Unresolvable, provides, satisfies};
-use crate::relation::{Relation, parse_relations};
+use super::catalog::{Catalog, Name, Term, Version};
+use super::explain::{Fact, Unresolvable, explain};
+use super::preference;
 
-pub(super) struct Search<'u, 'a> {
-    universe: &'u Universe<'a>,
-    request: &'u Request,
-    /// In the order of choice: taking back a choice shortens it.
-    chosen: Vec<(PackageId, bool)>,
-    by_name: HashMap<&'a str, PackageId>,
-    /// Who provides a name, and who conflicts with it, among the chosen.
-    provided: HashMap<&'a str, Vec<PackageId>>,
-    conflicted: HashMap<&'a str, Vec<PackageId>>,
-    /// Packages whose dependencies still wait, because the chain to them grew too long.
-    waiting: Vec<PackageId>,
-    depth: usize,
+pub(super) struct Search<'c, 'u, 'a> {
+    catalog: &'c mut Catalog<'u, 'a>,
+    clauses: Vec<Clause>,
+    /// Clauses that mention a name.
+    mentions: Vec<Vec<usize>>,
+    values: Vec<Option<Value>>,
+    /// In the order in which values were given.
+    trail: Vec<Name>,
+    level: usize,
+    /// All groups of the packages before this position of the trail are satisfied.
+    settled: usize,
+    /// Clauses of groups by package, hard ones, and alternatives that are only wished for.
+    wishes: Vec<(Name, Vec<Name>)>,
+    expanded: HashSet<Name>,
 }
 
-/// Beyond this, dependencies wait: a chain must not use up the stack.
-const MAX_DEPTH: usize = 1_000;
+#[derive(Clone, Copy)]
+struct Value {
+    is_chosen: bool,
+    level: usize,
+    /// The clause that forced it; a decision has none.
+    reason: Option<usize>,
+}
 
-type Attempt = Result<(), Vec<String>>;
+struct Clause {
+    literals: Vec<Literal>,
+    origin: Origin,
+}
 
-impl<'u, 'a> Search<'u, 'a> {
-    pub(super) fn new(universe: &'u Universe<'a>, request: &'u Request) -> Self {
+/// That a package is chosen, or that it is not.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Literal {
+    name: Name,
+    is_chosen: bool,
+}
+
+enum Origin {
+    Fact(Fact),
+    /// Learned from these clauses.
+    Learned(Vec<usize>),
+}
+
+impl<'c, 'u, 'a> Search<'c, 'u, 'a> {
+    pub(super) fn new(catalog: &'c mut Catalog<'u, 'a>) -> Self {
         Self {
-            universe,
-            request,
-            chosen: Vec::new(),
-            by_name: HashMap::new(),
-            provided: HashMap::new(),
-            conflicted: HashMap::new(),
-            waiting: Vec::new(),
-            depth: 0,
+            catalog,
+            clauses: Vec::new(),
+            mentions: Vec::new(),
+            values: Vec::new(),
+            trail: Vec::new(),
+            level: 0,
+            settled: 0,
+            wishes: Vec::new(),
+            expanded: HashSet::new(),
         }
     }
 
-    pub(super) fn run(mut self) -> Result<Solution, Unresolvable> {
-        let roots = self.roots()?;
-        for id in self.request.installed.clone() {
-            self.take(id, false);
+    /// A set that holds the roots and all that is installed, in which nothing is broken.
+    pub(super) fn run(mut self, roots: &[Version]) -> Result<HashSet<Version>, Unresolvable> {
+        let mut conflict = None;
+        for id in &self.catalog.request().installed {
+            let version = self.catalog.version_of(*id);
+            conflict = conflict.or_else(|| self.demand(version, Fact::Installed(version)));
         }
-        let impossible = |reasons| Unresolvable::Impossible { reasons };
-        // All that is asked for is chosen before any dependency: it wins over other alternatives.
-        let mut new = Vec::new();
-        for id in roots {
-            if self.by_name.get(self.universe.record(id).name()) == Some(&id) {
+        for &root in roots {
+            conflict = conflict.or_else(|| self.demand(root, Fact::Asked(root)));
+        }
+        loop {
+            conflict = conflict.or_else(|| self.propagate());
+            match conflict.take() {
+                Some(clause) if self.level == 0 => return Err(self.explain(clause)),
+                Some(clause) => conflict = self.learn(clause),
+                None => match self.next_decision() {
+                    Some(name) => {
+                        self.level += 1;
+                        self.assign(Literal { name, is_chosen: true }, None);
+                    }
+                    None => return Ok(self.chosen()),
+                },
+            }
+        }
+    }
+
+    fn demand(&mut self, version: Version, fact: Fact) -> Option<usize> {
+        let name = self.catalog.name_of(version);
+        self.add(vec![Literal { name, is_chosen: true }], Origin::Fact(fact))
+    }
+
+    fn chosen(&mut self) -> HashSet<Version> {
+        let names: Vec<Name> =
+            self.trail.iter().copied().filter(|name| self.value(*name) == Some(true)).collect();
+        names.into_iter().filter_map(|name| self.catalog.candidate(name)).collect()
+    }
+
+    /// Adds a clause and follows it if it forces something; answers with it if it is broken.
+    fn add(&mut self, literals: Vec<Literal>, origin: Origin) -> Option<usize> {
+        let number = self.clauses.len();
+        for literal in &literals {
+            let needed = literal.name.index() + 1;
+            if self.mentions.len() < needed {
+                self.mentions.resize(needed, Vec::new());
+            }
+            self.mentions[literal.name.index()].push(number);
+        }
+        self.clauses.push(Clause { literals, origin });
+        self.follow(number)
+    }
+
+    /// Gives the last open literal of a clause its value; answers with the clause if none is left.
+    fn follow(&mut self, number: usize) -> Option<usize> {
+        let mut open = None;
+        for &literal in &self.clauses[number].literals {
+            match self.value(literal.name) {
+                Some(value) if value == literal.is_chosen => return None,
+                Some(_) => {}
+                None if open.is_none() => open = Some(literal),
+                None => return None,
+            }
+        }
+        match open {
+            Some(literal) => {
+                self.assign(literal, Some(number));
+                None
+            }
+            None => Some(number),
+        }
+    }
+
+    /// Follows what is forced until nothing is; answers with a clause that is broken.
+    fn propagate(&mut self) -> Option<usize> {
+        // Everything before `settled` was looked at; expanding may lengthen the trail.
+        let mut position = self.propagated();
+        while let Some(&name) = self.trail.get(position) {
+            if self.value(name) == Some(true)
+                && let Some(broken) = self.expand(name)
+            {
+                return Some(broken);
+            }
+            for number in self.mentions.get(name.index()).cloned().unwrap_or_default() {
+                if let Some(broken) = self.follow(number) {
+                    return Some(broken);
+                }
+            }
+            position += 1;
+        }
+        None
+    }
+
+    /// The first position of the trail that belongs to the current level.
+    fn propagated(&self) -> usize {
+        let is_current =
+            |name: &Name| self.values[name.index()].is_some_and(|value| value.level == self.level);
+        self.trail.iter().position(is_current).unwrap_or(self.trail.len())
+    }
+
+    /// Adds the clauses of a package that was chosen, once.
+    fn expand(&mut self, name: Name) -> Option<usize> {
+        if !self.expanded.insert(name) {
+            return None;
+        }
+        let version = self.catalog.candidate(name)?;
+        let needs = self.catalog.needs(version);
+        let not_this = Literal { name, is_chosen: false };
+        let mut broken = None;
+        for (position, group) in needs.groups.iter().enumerate() {
+            let solutions = self.solutions(&group.terms);
+            if !group.hard {
+                self.wishes.push((name, solutions));
                 continue;
             }
-            self.check_conflicts(id).map_err(|reason| impossible(vec![reason]))?;
-            self.take(id, false);
-            new.push(id);
+            let literals = solutions.into_iter().map(|name| Literal { name, is_chosen: true });
+            let literals = std::iter::once(not_this).chain(literals).collect();
+            let added = self.add(literals, Origin::Fact(Fact::Needs { version, position }));
+            broken = broken.or(added);
         }
-        for id in new {
-            self.depend(id).map_err(impossible)?;
-        }
-        while let Some(id) = self.waiting.pop() {
-            self.depend(id).map_err(impossible)?;
-        }
-        Ok(self.solution())
-    }
-
-    fn solution(&self) -> Solution {
-        let kept: std::collections::HashSet<_> = self.request.installed.iter().collect();
-        let fresh = self.chosen.iter().filter(|(id, _)| !kept.contains(id));
-        let mut packages: Vec<Chosen> = fresh.map(|&(id, automatic)| Chosen { id, automatic }).collect();
-        packages.sort_by_key(|chosen| self.universe.record(chosen.id).name());
-        Solution { packages }
-    }
-
-    /// What is asked for: essential packages, priorities, then names.
-    fn roots(&self) -> Result<Vec<PackageId>, Unresolvable> {
-        let mut roots = Vec::new();
-        let wanted = |id: PackageId| {
-            let record = self.universe.record(id);
-            let by_priority = self.request.priorities.iter().any(|priority| priority == record.priority());
-            (self.request.essential && record.essential()) || by_priority
-        };
-        if self.request.essential || !self.request.priorities.is_empty() {
-            let mut names: Vec<&str> = Vec::new();
-            for (index, offer) in self.universe.offers() {
-                names.extend(
-                    offer
-                        .iter()
-                        .filter(|&record| wanted(PackageId { index, record }))
-                        .map(|record| offer.record(record).name()),
-                );
-            }
-            names.sort_unstable();
-            names.dedup();
-            let candidates = names.into_iter().filter_map(|name| self.universe.candidate(name, self.request));
-            roots.extend(
-                candidates.filter(|&id| wanted(id) && !self.excluded(self.universe.record(id).name())),
-            );
-        }
-        for spec in &self.request.include {
-            let id = self.named_root(spec)?;
-            if !roots.contains(&id) {
-                roots.push(id);
+        for &term in &needs.conflicts {
+            for other in self.catalog.enemies(version, term) {
+                let enemy = self.catalog.name_of(other);
+                if self.catalog.candidate(enemy) == Some(other) {
+                    let literals = vec![not_this, Literal { name: enemy, is_chosen: false }];
+                    let added = self.add(literals, Origin::Fact(Fact::Clash { version, term, other }));
+                    broken = broken.or(added);
+                }
             }
         }
-        Ok(roots)
+        broken
     }
 
-    fn named_root(&self, spec: &str) -> Result<PackageId, Unresolvable> {
-        let split = spec.find(['=', '/']);
-        let (name, wanted) = split.map_or((spec, ""), |at| spec.split_at(at));
-        let name = name.strip_suffix(&format!(":{}", self.universe.native)).unwrap_or(name);
-        let all = self.universe.named(name);
-        if all.is_empty() {
-            return self.virtual_root(name);
+    /// Candidates for any of these relations, the best in front.
+    fn solutions(&mut self, terms: &[Term]) -> Vec<Name> {
+        let mut names = Vec::new();
+        for &term in terms {
+            let targets = self.catalog.targets(term);
+            let is_candidate = |target: &Version, catalog: &mut Catalog<'u, 'a>| {
+                catalog.candidate(catalog.name_of(*target)) == Some(*target)
+            };
+            let mut found: Vec<Version> =
+                targets.iter().copied().filter(|target| is_candidate(target, self.catalog)).collect();
+            preference::sort(self.catalog, &mut found, self.catalog.relation(term).name, |_| false);
+            names.extend(found.into_iter().map(|version| self.catalog.name_of(version)));
         }
-        if self.excluded(name) {
-            return Err(Unresolvable::Impossible {
-                reasons: vec![format!("{name} is both asked for and excluded")],
-            });
+        let mut seen = HashSet::new();
+        names.retain(|name| seen.insert(*name));
+        names
+    }
+
+    /// The first alternative of the first group that is open; wishes come when all needs are met.
+    fn next_decision(&mut self) -> Option<Name> {
+        while let Some(&name) = self.trail.get(self.settled) {
+            if self.value(name) == Some(true)
+                && let Some(decision) = self.open_need(name)
+            {
+                return Some(decision);
+            }
+            self.settled += 1;
         }
-        let matching = |id: &PackageId| match wanted.split_at_checked(1) {
-            Some(("=", version)) => self.universe.record(*id).version() == version,
-            Some((_, label)) => self.universe.label(*id).split('/').next() == Some(label),
-            None => true,
-        };
-        let found = if wanted.is_empty() {
-            self.universe.candidate(name, self.request)
-        } else {
-            all.iter().copied().find(matching)
-        };
-        found.ok_or_else(|| Unresolvable::UnknownVersion {
-            name: name.to_owned(),
-            wanted: if wanted.is_empty() { "acceptable pin".to_owned() } else { wanted[1..].to_owned() },
-            found: all.iter().map(|&id| self.describe(id)).collect(),
+        let of_chosen = self.wishes.iter().filter(|(name, _)| self.value(*name) == Some(true));
+        let unmet = of_chosen.filter(|(_, names)| !names.iter().any(|name| self.value(*name) == Some(true)));
+        let mut open = unmet.filter_map(|(_, names)| names.iter().find(|name| self.value(**name).is_none()));
+        open.next().copied()
+    }
+
+    fn open_need(&self, name: Name) -> Option<Name> {
+        let not_this = Literal { name, is_chosen: false };
+        let clauses = self.mentions.get(name.index())?.iter().map(|number| &self.clauses[*number]);
+        let needs = clauses.filter(|clause| matches!(clause.origin, Origin::Fact(Fact::Needs { .. })));
+        let mut own = needs.filter(|clause| clause.literals.first() == Some(&not_this));
+        own.find_map(|clause| {
+            let alternatives = &clause.literals[1..];
+            let is_met = alternatives.iter().any(|literal| self.value(literal.name) == Some(true));
+            let open = alternatives.iter().find(|literal| self.value(literal.name).is_none());
+            if is_met { None } else { open.map(|literal| literal.name) }
         })
     }
 
-    fn virtual_root(&self, name: &str) -> Result<PackageId, Unresolvable> {
-        let providers = self.ordered_providers(&Relation { name, qualifier: None, constraint: None });
-        match providers.as_slice() {
-            [only] => Ok(*only),
-            [] => {
-                let near = near(name, self.universe.names().into_iter());
-                Err(Unresolvable::UnknownPackage { name: name.to_owned(), near })
-            }
-            several => {
-                let names: Vec<&str> = several.iter().map(|&id| self.universe.record(id).name()).collect();
-                let reason =
-                    format!("{name} is a virtual package; name one that provides it: {}", names.join(", "));
-                Err(Unresolvable::Impossible { reasons: vec![reason] })
-            }
-        }
-    }
-
-    /// Meets the dependencies of a chosen package.
-    fn depend(&mut self, id: PackageId) -> Attempt {
-        if self.depth >= MAX_DEPTH {
-            self.waiting.push(id);
-            return Ok(());
-        }
-        self.depth += 1;
-        let outcome = self.depend_on_all(id);
-        self.depth -= 1;
-        outcome
-    }
-
-    fn depend_on_all(&mut self, id: PackageId) -> Attempt {
-        let record = self.universe.record(id);
-        for field in [record.pre_depends(), record.depends()] {
-            let groups = parse_relations(field)
-                .map_err(|error| vec![format!("{} is damaged: {error}", record.name())])?;
-            for group in groups {
-                self.meet(id, &group)?;
-            }
-        }
-        if self.request.recommends {
-            for group in parse_relations(record.recommends()).unwrap_or_default() {
-                // A recommendation that cannot be followed is not followed.
-                let _ = self.meet(id, &group);
-            }
-        }
-        Ok(())
-    }
-
-    fn meet(&mut self, by: PackageId, group: &[Relation<'a>]) -> Attempt {
-        if group.iter().any(|relation| self.is_met(relation)) {
-            return Ok(());
-        }
-        let mut reasons = Vec::new();
-        for relation in group {
-            for candidate in self.candidates(relation) {
-                let mark = self.chosen.len();
-                let tried = self.check_conflicts(candidate).map_err(|reason| vec![reason]).and_then(|()| {
-                    self.take(candidate, true);
-                    self.depend(candidate)
-                });
-                match tried {
-                    Ok(()) => return Ok(()),
-                    Err(why) => {
-                        self.take_back(mark);
-                        keep_longest(&mut reasons, why);
-                    }
+    /// Learns why a clause was broken, goes back to where that could have been known, and follows
+    /// what was learned.
+    fn learn(&mut self, broken: usize) -> Option<usize> {
+        let mut from = vec![broken];
+        let mut seen: HashSet<Name> = HashSet::new();
+        let mut literals: Vec<Literal> = Vec::new();
+        let mut current = broken;
+        let mut position = self.trail.len();
+        let mut pending = 0;
+        loop {
+            for literal in &self.clauses[current].literals {
+                let Some(value) = self.values[literal.name.index()] else { continue };
+                if seen.insert(literal.name) {
+                    if value.level == self.level { pending += 1 } else { literals.push(*literal) }
                 }
             }
-        }
-        reasons.insert(0, self.tell(by, group, reasons.is_empty()));
-        Err(reasons)
-    }
-
-    fn is_met(&self, relation: &Relation<'_>) -> bool {
-        let real = self.by_name.get(relation.name).is_some_and(|&id| satisfies(self.universe, id, relation));
-        let providers = || self.provided.get(relation.name).into_iter().flatten();
-        real || providers().any(|&id| provides(&self.universe.record(id), relation))
-    }
-
-    /// The real package first, then those that provide its name.
-    fn candidates(&self, relation: &Relation<'_>) -> Vec<PackageId> {
-        let real = self.universe.candidate(relation.name, self.request);
-        let mut candidates: Vec<PackageId> =
-            real.into_iter().filter(|&id| satisfies(self.universe, id, relation)).collect();
-        candidates.extend(self.ordered_providers(relation));
-        candidates.retain(|&id| {
-            let name = self.universe.record(id).name();
-            !self.excluded(name) && !self.by_name.contains_key(name)
-        });
-        candidates
-    }
-
-    /// Providers as apt prefers them: essential, then by priority, then by name.
-    fn ordered_providers(&self, relation: &Relation<'_>) -> Vec<PackageId> {
-        let mut providers: Vec<PackageId> = self.universe.providers(relation.name);
-        providers.retain(|&id| {
-            let record = self.universe.record(id);
-            provides(&record, relation) && self.universe.candidate(record.name(), self.request) == Some(id)
-        });
-        providers.sort_by_key(|&id| {
-            let record = self.universe.record(id);
-            (!record.essential(), !record.important(), rank(record.priority()), record.name())
-        });
-        providers.dedup();
-        providers
-    }
-
-    fn excluded(&self, name: &str) -> bool {
-        self.request.exclude.iter().any(|excluded| excluded == name)
-    }
-
-    fn check_conflicts(&self, id: PackageId) -> Result<(), String> {
-        let record = self.universe.record(id);
-        if let Some(&other) = self.by_name.get(record.name())
-            && other != id
-        {
-            return Err(format!(
-                "{} and {} cannot both be installed",
-                self.describe(id),
-                self.describe(other)
-            ));
-        }
-        for relation in conflicts(&record) {
-            let mut against = self
-                .by_name
-                .get(relation.name)
-                .into_iter()
-                .chain(self.provided.get(relation.name).into_iter().flatten());
-            if let Some(&other) =
-                against.find(|&&other| other != id && satisfies(self.universe, other, &relation))
-            {
-                return Err(format!(
-                    "{} conflicts with {} ({relation})",
-                    self.describe(id),
-                    self.describe(other)
-                ));
-            }
-        }
-        let own = parse_relations(record.provides()).unwrap_or_default();
-        let names = std::iter::once(record.name()).chain(own.iter().flatten().map(|provided| provided.name));
-        for name in names {
-            for &other in self.conflicted.get(name).into_iter().flatten() {
-                let hostile = conflicts(&self.universe.record(other));
-                if let Some(relation) = hostile
-                    .iter()
-                    .find(|relation| relation.name == name && satisfies(self.universe, id, relation))
-                {
-                    return Err(format!(
-                        "{} conflicts with {} ({relation})",
-                        self.describe(other),
-                        self.describe(id)
-                    ));
+            // The youngest of those that were given their value on this level.
+            let name = loop {
+                position -= 1;
+                let name = self.trail[position];
+                if seen.contains(&name) && self.level_of(name) == self.level {
+                    break name;
                 }
-            }
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, id: PackageId, automatic: bool) {
-        let record = self.universe.record(id);
-        self.chosen.push((id, automatic));
-        self.by_name.insert(record.name(), id);
-        for relation in parse_relations(record.provides()).unwrap_or_default().into_iter().flatten() {
-            self.provided.entry(relation.name).or_default().push(id);
-        }
-        for relation in conflicts(&record) {
-            self.conflicted.entry(relation.name).or_default().push(id);
-        }
-    }
-
-    fn take_back(&mut self, mark: usize) {
-        for (id, _) in self.chosen.split_off(mark) {
-            let record = self.universe.record(id);
-            self.by_name.remove(record.name());
-            self.waiting.retain(|waiting| *waiting != id);
-            for relation in parse_relations(record.provides()).unwrap_or_default().into_iter().flatten() {
-                if let Some(all) = self.provided.get_mut(relation.name) {
-                    all.retain(|other| *other != id);
-                }
-            }
-            for relation in conflicts(&record) {
-                if let Some(all) = self.conflicted.get_mut(relation.name) {
-                    all.retain(|other| *other != id);
-                }
-            }
-        }
-    }
-
-    fn describe(&self, id: PackageId) -> String {
-        let record = self.universe.record(id);
-        format!("{} {} ({})", record.name(), record.version(), self.universe.label(id))
-    }
-
-    fn tell(&self, by: PackageId, group: &[Relation<'_>], nothing_there: bool) -> String {
-        let wanted: Vec<String> = group.iter().map(ToString::to_string).collect();
-        let mut sentence = format!("{} depends on {}", self.universe.record(by).name(), wanted.join(" | "));
-        if nothing_there {
-            let there: Vec<String> = group
-                .iter()
-                .flat_map(|relation| self.universe.named(relation.name))
-                .map(|id| self.describe(id))
-                .collect();
-            let excluded = group.iter().any(|relation| self.excluded(relation.name));
-            sentence += &match (there.is_empty(), excluded) {
-                (_, true) => ", which is excluded".to_owned(),
-                (true, _) => ", which no index has".to_owned(),
-                (false, _) => format!(", but there is only {}", there.join(", ")),
             };
+            pending -= 1;
+            match self.values[name.index()] {
+                Some(Value { reason: Some(reason), .. }) if pending > 0 => {
+                    from.push(reason);
+                    current = reason;
+                }
+                value => {
+                    let is_chosen = value.is_some_and(|value| value.is_chosen);
+                    literals.push(Literal { name, is_chosen: !is_chosen });
+                    break;
+                }
+            }
         }
-        sentence
+        let (_, rest) = literals.split_last()?;
+        let back_to = rest.iter().map(|literal| self.level_of(literal.name)).max().unwrap_or(0);
+        self.go_back(back_to);
+        self.add(literals, Origin::Learned(from))
     }
-}
 
-fn conflicts<'a>(record: &crate::packages::Record<'a>) -> Vec<Relation<'a>> {
-    let fields = [record.conflicts(), record.breaks()];
-    fields.iter().flat_map(|field| parse_relations(field).unwrap_or_default()).flatten().collect()
-}
-
-fn keep_longest(reasons: &mut Vec<String>, new: Vec<String>) {
-    if new.len() > reasons.len() {
-        *reasons = new;
+    fn go_back(&mut self, level: usize) {
+        while let Some(&name) = self.trail.last()
+            && self.level_of(name) > level
+        {
+            self.values[name.index()] = None;
+            self.trail.pop();
+        }
+        self.level = level;
+        self.settled = 0;
     }
-}
 
-fn rank(priority: &str) -> u8 {
-    match priority {
-        "required" => 0,
-        "important" => 1,
-        "standard" => 2,
-        "optional" => 3,
-        _ => 4,
+    fn assign(&mut self, literal: Literal, reason: Option<usize>) {
+        let index = literal.name.index();
+        if self.values.len() <= index {
+            self.values.resize(index + 1, None);
+        }
+        self.values[index] = Some(Value { is_chosen: literal.is_chosen, level: self.level, reason });
+        self.trail.push(literal.name);
+    }
+
+    fn value(&self, name: Name) -> Option<bool> {
+        self.values.get(name.index()).copied().flatten().map(|value| value.is_chosen)
+    }
+
+    fn level_of(&self, name: Name) -> usize {
+        self.values[name.index()].map_or(0, |value| value.level)
+    }
+
+    /// The facts that a conflict without any decision rests on.
+    fn explain(&mut self, broken: usize) -> Unresolvable {
+        let mut facts = Vec::new();
+        let mut seen = HashSet::from([broken]);
+        let mut todo = vec![broken];
+        while let Some(number) = todo.pop() {
+            let clause = &self.clauses[number];
+            let reasons = clause.literals.iter().filter_map(|literal| {
+                let value = self.values.get(literal.name.index()).copied().flatten();
+                value.and_then(|value| value.reason)
+            });
+            let mut next: Vec<usize> = reasons.collect();
+            match &clause.origin {
+                Origin::Fact(fact) => facts.push(*fact),
+                Origin::Learned(from) => next.extend(from),
+            }
+            todo.extend(next.into_iter().filter(|number| seen.insert(*number)));
+        }
+        explain(self.catalog, &facts)
     }
 }

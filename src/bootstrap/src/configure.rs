@@ -168,6 +168,10 @@ impl<'a> Configurator<'a> {
             let mode = if database::SCRIPTS.contains(&file.name.as_str()) { 0o755 } else { 0o644 };
             self.root.write(&format!("{directory}/{}", file.name), &file.bytes, mode)?;
         }
+        // debconf reads there whose preinst is running.
+        let fields = self.packages[position].control.fields();
+        let text = fields.fold(String::new(), |text, (name, value)| format!("{text}{name}: {value}\n"));
+        self.root.write(&format!("{directory}/control"), text.as_bytes(), 0o644)?;
         Ok(())
     }
 

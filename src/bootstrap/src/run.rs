@@ -45,7 +45,6 @@ pub fn run(options: &Options, mirror: &Mirror, progress: &dyn Progress) -> Resul
         fetch_only(&lock, mirror, progress)?;
         return Ok(Report { lock, explanations: Vec::new() });
     }
-    check_runs(options, lock.architecture)?;
     let stage = Stage::create(&options.target, lock.size_bytes())?;
     match build(options, &lock, mirror, stage.root(), progress) {
         Ok((explanations, started)) => {
@@ -71,11 +70,11 @@ fn check_target(options: &Options) -> Result<(), BootstrapError> {
 }
 
 /// Whether this machine can run the architecture's programs, where they must run.
-fn check_runs(options: &Options, architecture: Architecture) -> Result<(), BootstrapError> {
+fn check_runs(architecture: Architecture) -> Result<(), BootstrapError> {
     let native = Architecture::native();
     let runs = architecture == native || (native.name(), architecture.name()) == ("amd64", "i386");
     let handler = PathBuf::from(format!("/proc/sys/fs/binfmt_misc/qemu-{}", architecture.qemu()));
-    if runs || options.variant.only_unpacks() || handler.exists() {
+    if runs || handler.exists() {
         return Ok(());
     }
     Err(BootstrapError::CannotRun { architecture, handler })
@@ -321,6 +320,7 @@ fn configure(
         source,
     })?;
     let make_sandbox = || {
+        check_runs(lock.architecture)?;
         let hostname = options.hostname.clone().unwrap_or_else(|| "localhost".to_owned());
         Ok(Sandbox { root: path.clone(), network: false, hostname })
     };

@@ -158,7 +158,7 @@ fn text_of(outcome: &Outcome) -> String {
     String::from_utf8_lossy(&outcome.output).into_owned()
 }
 
-const BASE_ENVIRONMENT: [(&str, &str); 11] = [
+const BASE_ENVIRONMENT: [(&str, &str); 12] = [
     ("PATH", "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"),
     ("HOME", "/root"),
     ("SHELL", "/bin/sh"),
@@ -169,5 +169,7 @@ const BASE_ENVIRONMENT: [(&str, &str); 11] = [
     ("DPKG_ADMINDIR", "/var/lib/dpkg"),
     ("DPKG_ROOT", ""),
     ("DPKG_RUNNING_VERSION", "1.22.0"),
+    // As dpkg sets it: a preinst may meet libraries that are half unpacked.
+    ("PERL_DL_NONLAZY", "1"),
     ("TZ", "UTC"),
 ];

@@ -127,13 +127,13 @@ pub enum BootstrapError {
     },
     /// The machine cannot run this architecture's programs.
     #[error(
-        "maintainer scripts must run, and this machine cannot run {architecture} programs: {handler} is not there"
+        "programs of the root must run, and this machine cannot run those of {architecture}: {program} is not there"
     )]
     CannotRun {
         /// Which architecture.
         architecture: Architecture,
-        /// The handler that is missing.
-        handler: PathBuf,
+        /// The emulator that is missing.
+        program: String,
     },
     /// Ctrl-C or a signal.
     #[error("interrupted")]

@@ -8,6 +8,7 @@ use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Mutex, PoisonError};
 
 use knarr_base::{Architecture, Timestamp};
+use knarr_linux::emulator::Emulator;
 use knarr_linux::sandbox::Sandbox;
 use knarr_linux::signals::interrupted;
 use knarr_mirror::{Mirror, MirrorError, PoolFile};
@@ -69,15 +70,15 @@ fn check_target(options: &Options) -> Result<(), BootstrapError> {
     }
 }
 
-/// Whether this machine can run the architecture's programs, where they must run.
-fn check_runs(architecture: Architecture) -> Result<(), BootstrapError> {
+/// What runs the architecture's programs: nothing where the machine does so itself.
+fn emulator(architecture: Architecture) -> Result<Option<Emulator>, BootstrapError> {
     let native = Architecture::native();
     let runs = architecture == native || (native.name(), architecture.name()) == ("amd64", "i386");
-    let handler = PathBuf::from(format!("/proc/sys/fs/binfmt_misc/qemu-{}", architecture.qemu()));
-    if runs || handler.exists() {
-        return Ok(());
+    if runs || Emulator::is_registered(architecture.qemu()) {
+        return Ok(None);
     }
-    Err(BootstrapError::CannotRun { architecture, handler })
+    let program = format!("qemu-{}-static", architecture.qemu());
+    Emulator::find(architecture.qemu()).map(Some).ok_or(BootstrapError::CannotRun { architecture, program })
 }
 
 /// The lock that is there, or a new one; a new one is written where one was asked for.
@@ -320,9 +321,9 @@ fn configure(
         source,
     })?;
     let make_sandbox = || {
-        check_runs(lock.architecture)?;
+        let emulator = emulator(lock.architecture)?;
         let hostname = options.hostname.clone().unwrap_or_else(|| "localhost".to_owned());
-        Ok(Sandbox { root: path.clone(), network: false, hostname })
+        Ok(Sandbox { root: path.clone(), network: false, hostname, emulator })
     };
     let mut runner =
         Runner::new(root, lock.architecture, options.scripts, time, options.script_timeout, &make_sandbox);

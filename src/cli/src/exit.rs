@@ -58,7 +58,7 @@ fn classify_bootstrap(error: &BootstrapError) -> (u8, Option<&'static str>) {
         B::CannotRun { .. } => (
             20,
             Some(
-                "install qemu-user-static and mount binfmt_misc, or use --variant extract, which runs nothing",
+                "install qemu-user-static (nothing must be set up), or use --variant extract, which runs nothing",
             ),
         ),
         B::Request(_) => (2, None),

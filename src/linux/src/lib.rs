@@ -7,6 +7,7 @@
 //!
 //! JUSTIFICATION for `unsafe`: mapping a file ([`mapped`]) and resetting signals ([`signals`]) have no safe form.
 
+pub mod emulator;
 pub mod error;
 pub mod mapped;
 pub mod namespace;

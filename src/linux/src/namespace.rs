@@ -43,9 +43,29 @@ pub fn private_mounts() -> Result<(), LinuxError> {
 
 /// Enters a user and a mount namespace in which this user is root and 65,535 other ids exist.
 pub fn become_root() -> Result<(), LinuxError> {
+    enter_user_namespace(&user_name())?;
+    let become_root = || -> nix::Result<()> {
+        setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0))?;
+        setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0))?;
+        setgroups(&[])
+    };
+    become_root().map_err(io::Error::from).map_err(LinuxError::step("become root in the user namespace"))?;
+    make_private()
+}
+
+/// Enters a user and a mount namespace in which every id is what it was: root has its rights over
+/// what it makes there, and over nothing else.
+pub(crate) fn enter_own_user_namespace() -> Result<(), LinuxError> {
+    enter_user_namespace(EVERYBODY)
+}
+
+/// Stands for a user where all ids are mapped to themselves; no user can have this name.
+const EVERYBODY: &str = "0:0";
+
+fn enter_user_namespace(user: &str) -> Result<(), LinuxError> {
     let mut mapper = Command::new("/proc/self/exe")
         .arg0(MAPPER_NAME)
-        .args([std::process::id().to_string(), user_name()])
+        .args([&std::process::id().to_string(), user])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -63,13 +83,7 @@ pub fn become_root() -> Result<(), LinuxError> {
     if !answer.status.success() {
         return Err(decode(&String::from_utf8_lossy(&answer.stdout)));
     }
-    let become_root = || -> nix::Result<()> {
-        setresgid(Gid::from_raw(0), Gid::from_raw(0), Gid::from_raw(0))?;
-        setresuid(Uid::from_raw(0), Uid::from_raw(0), Uid::from_raw(0))?;
-        setgroups(&[])
-    };
-    become_root().map_err(io::Error::from).map_err(LinuxError::step("become root in the user namespace"))?;
-    make_private()
+    Ok(())
 }
 
 fn make_private() -> Result<(), LinuxError> {
@@ -105,8 +119,24 @@ pub(crate) fn map_ids() -> i32 {
         return 2;
     }
     let (uid, gid) = (Uid::current(), Gid::current());
-    let outcome = map("newuidmap", "/etc/subuid", &pid, &user, uid.as_raw())
-        .and_then(|()| map("newgidmap", "/etc/subgid", &pid, &user, gid.as_raw()));
+    let outcome = if user == EVERYBODY { map_all(&pid) } else { map_user(&pid, &user, uid, gid) };
+    report(outcome)
+}
+
+fn map_user(pid: &str, user: &str, uid: Uid, gid: Gid) -> Result<(), LinuxError> {
+    map("newuidmap", "/etc/subuid", pid, user, uid.as_raw())
+        .and_then(|()| map("newgidmap", "/etc/subgid", pid, user, gid.as_raw()))
+}
+
+fn map_all(pid: &str) -> Result<(), LinuxError> {
+    for file in ["uid_map", "gid_map"] {
+        let written = std::fs::write(format!("/proc/{pid}/{file}"), "0 0 4294967295");
+        written.map_err(LinuxError::step("map ids to themselves"))?;
+    }
+    Ok(())
+}
+
+fn report(outcome: Result<(), LinuxError>) -> i32 {
     match outcome {
         Ok(()) => 0,
         Err(error) => {

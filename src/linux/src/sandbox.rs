@@ -24,7 +24,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, chdir, chroot, fork, sethostname, setsid};
 
-use crate::LinuxError;
+use crate::emulator::Emulator;
+use crate::{LinuxError, namespace};
 
 /// The name under which this program supervises a session.
 pub const SUPERVISOR_NAME: &str = "knarr-sandbox";
@@ -41,6 +42,8 @@ pub struct Sandbox {
     pub network: bool,
     /// The machine's name.
     pub hostname: String,
+    /// What runs programs of another architecture, where this machine does not do so by itself.
+    pub emulator: Option<Emulator>,
 }
 
 /// A program to run.
@@ -89,6 +92,7 @@ impl Session {
             .arg0(SUPERVISOR_NAME)
             .arg(&sandbox.root)
             .args([if sandbox.network { "network" } else { "" }, &sandbox.hostname])
+            .args(sandbox.emulator.iter().flat_map(Emulator::to_arguments))
             .env_clear()
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -199,7 +203,8 @@ pub(crate) fn supervise() -> i32 {
     let root = PathBuf::from(arguments.next().unwrap_or_default());
     let network = arguments.next().is_some_and(|word| word == "network");
     let hostname = arguments.next().unwrap_or_default();
-    match prepare(&root, network, &hostname.to_string_lossy()) {
+    let emulator = Emulator::from_arguments(&mut arguments);
+    match prepare(&root, network, &hostname.to_string_lossy(), emulator.as_ref()) {
         Ok(None) => serve(),
         Ok(Some(init)) => wait_for(init),
         Err(error) => {
@@ -212,13 +217,21 @@ pub(crate) fn supervise() -> i32 {
 }
 
 /// `Some(pid)` in the outer process, `None` in the first process of the new pid namespace.
-fn prepare(root: &Path, network: bool, hostname: &str) -> Result<Option<Pid>, LinuxError> {
+fn prepare(
+    root: &Path,
+    network: bool,
+    hostname: &str,
+    emulator: Option<&Emulator>,
+) -> Result<Option<Pid>, LinuxError> {
     let step = |name: &str, outcome: nix::Result<()>| {
         outcome.map_err(io::Error::from).map_err(LinuxError::step(name))
     };
     let die = || rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL));
     die().map_err(io::Error::from).map_err(LinuxError::step("tie the sandbox to its parent"))?;
     step("start a session", setsid().map(drop))?;
+    if emulator.is_some() && !namespace::in_user_namespace() {
+        namespace::enter_own_user_namespace()?;
+    }
     let mut flags = CloneFlags::CLONE_NEWNS
         | CloneFlags::CLONE_NEWIPC
         | CloneFlags::CLONE_NEWUTS
@@ -229,6 +242,7 @@ fn prepare(root: &Path, network: bool, hostname: &str) -> Result<Option<Pid>, Li
         "make mounts private",
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>),
     )?;
+    emulator.map_or(Ok(()), Emulator::register)?;
     mount_dev(root)?;
     // SAFETY: this process has one thread, so the child may do anything.
     let forked = unsafe { fork() };

@@ -130,12 +130,13 @@ fn libraries(root: &Root, architecture: Architecture) -> Result<Option<Vec<Libra
         let Some(sonames) = sonames_in(root, &directory, architecture)? else { return Ok(None) };
         for soname in sonames {
             let path = format!("/{directory}/{soname}");
-            if !root.exists(&path)? || libraries.iter().any(|library| library.soname == soname) {
+            if !root.exists(&path)? {
                 return Ok(None);
             }
             libraries.push(Library { soname, path });
         }
     }
+    // Of equal names the directory that is searched first stays first.
     libraries.sort_by(|a, b| compare(b.soname.as_bytes(), a.soname.as_bytes()));
     Ok(Some(libraries))
 }
@@ -182,8 +183,8 @@ fn sonames_in(
         if !is_library || !root.exists(&path)? {
             continue;
         }
-        // What a link leads to is looked at where it lies; a link that leads nowhere is skipped.
-        if root.lstat(&path)?.kind == Kind::Symlink || root.stat(&path)?.kind != Kind::File {
+        // A link counts as what it leads to; one that leads nowhere is skipped.
+        if !root.stat(&path).is_ok_and(|meta| meta.kind == Kind::File) {
             continue;
         }
         match soname(&root.open_file(&path)?, architecture) {

@@ -163,3 +163,25 @@ fn excluded_paths_stay_out_and_their_directories_stay() {
     assert!(mirror.path("root/usr/share/things").is_dir());
     assert!(!mirror.path("root/usr/share/things/one").exists());
 }
+
+#[test]
+fn what_was_made_before_is_not_made_again() {
+    needs_root!();
+    let mirror = Mirror::new();
+    let run = |target: &str, more: &[&str]| {
+        let mut command = mirror.bootstrap(target);
+        command.args(["--variant", "essential", "--lock"]).arg(mirror.path("lock")).args(more);
+        String::from_utf8(succeed(&mut command).stderr).unwrap()
+    };
+    assert!(run("oci:one", &[]).contains("unpacking"));
+    assert!(!run("oci:two", &[]).contains("unpacking"));
+    assert!(!run("oci-archive:three.oci", &[]).contains("unpacking"));
+    assert!(run("oci:four", &["--fresh"]).contains("unpacking"));
+    assert!(run("oci:five", &["--path-exclude", "/usr/share/doc/*"]).contains("unpacking"));
+    assert!(run("oci:six", &["--hook-customize", "run true"]).contains("unpacking"));
+    for other in ["two", "four"] {
+        succeed(Command::new("diff").arg("-r").arg(mirror.path("one")).arg(mirror.path(other)));
+    }
+    succeed(Command::new("tar").arg("xf").arg(mirror.path("three.oci")).arg("-C").arg(mirror.path("two")));
+    succeed(Command::new("diff").arg("-r").arg(mirror.path("one")).arg(mirror.path("two")));
+}

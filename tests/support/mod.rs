@@ -334,11 +334,17 @@ pub(crate) fn privileged() -> bool {
     root
 }
 
+/// Says why a test does not run; where everything is installed, it must.
+#[expect(clippy::print_stdout, reason = "the test runner shows it")]
+pub(crate) fn skipped(why: &str) {
+    assert!(std::env::var_os("CI").is_none(), "CI must not skip: {why}");
+    println!("skipped: {why}");
+}
+
 macro_rules! needs_root {
     () => {
         if !crate::support::privileged() {
-            println!("skipped: needs root and mount namespaces");
-            return;
+            return crate::support::skipped("needs root and mount namespaces");
         }
     };
 }

@@ -96,6 +96,12 @@ pub struct Hooks {
 }
 
 impl Hooks {
+    /// Whether there are none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.all.is_empty()
+    }
+
     /// Adds a hook.
     pub fn add(&mut self, stage: Stage, text: &str) -> Result<(), BootstrapError> {
         self.all.push((stage, text.to_owned(), Hook::parse(text)?));

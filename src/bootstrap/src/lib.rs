@@ -19,6 +19,7 @@ pub mod output;
 pub mod package;
 pub mod plan;
 pub mod replay;
+pub mod reuse;
 pub mod run;
 pub mod scripts;
 pub mod sources;

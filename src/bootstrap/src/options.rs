@@ -61,6 +61,8 @@ pub struct Options {
     pub download_only: bool,
     /// Resolve, tell and stop.
     pub dry_run: bool,
+    /// Whether a root that was made before may be used again.
+    pub reuse: bool,
     /// How scripts run.
     pub scripts: ScriptPolicy,
     /// A script that runs longer is ended.

@@ -124,7 +124,7 @@ fn file_error(path: &Path, doing: &'static str, source: io::Error) -> BootstrapE
 }
 
 /// Writes a file under another name, brings it to the disk, and renames it.
-fn replace_file(
+pub(crate) fn replace_file(
     path: &Path,
     write: impl FnOnce(&Path) -> Result<(), BootstrapError>,
 ) -> Result<(), BootstrapError> {
@@ -141,21 +141,30 @@ fn replace_file(
     outcome
 }
 
-fn replace_directory(
+pub(crate) fn replace_directory(
     path: &Path,
     write: impl FnOnce(&Path) -> Result<(), BootstrapError>,
 ) -> Result<(), BootstrapError> {
     let temporary = temporary_beside(path);
     fs::create_dir(&temporary).map_err(|source| file_error(&temporary, "create", source))?;
     let outcome = write(&temporary).and_then(|()| {
-        let synced =
-            knarr_linux::space::sync_file_system(&temporary).and_then(|()| fs::rename(&temporary, path));
+        let synced = sync_tree(&temporary).and_then(|()| fs::rename(&temporary, path));
         synced.map_err(|source| file_error(path, "create", source))
     });
     if outcome.is_err() {
         let _ = fs::remove_dir_all(&temporary);
     }
     outcome
+}
+
+/// Brings a directory of few files to the disk; to sync its whole file system would wait for others.
+fn sync_tree(path: &Path) -> io::Result<()> {
+    if fs::symlink_metadata(path)?.is_dir() {
+        for entry in fs::read_dir(path)? {
+            sync_tree(&entry?.path())?;
+        }
+    }
+    File::open(path)?.sync_all()
 }
 
 fn temporary_beside(path: &Path) -> PathBuf {

@@ -101,6 +101,17 @@ pub fn replay(
     Ok(true)
 }
 
+/// Whether a script of this digest was proven to do the same from outside, by `DPKG_ROOT`, for a
+/// root of this architecture.
+#[must_use]
+pub fn runs_from_outside(architecture: Architecture, digest: &Digest) -> bool {
+    let native = architecture == Architecture::native();
+    // ldconfig leaves out the libraries of other architectures than its own.
+    let is_for_natives =
+        |effects: &[Effect]| effects.iter().any(|effect| matches!(effect, Effect::LoaderCache));
+    rules::effects_of(&digest.to_string()).is_some_and(|effects| native || !is_for_natives(effects))
+}
+
 impl Scene<'_> {
     fn is_as_expected(&self, effect: &Effect) -> Result<bool, BootstrapError> {
         match *effect {

@@ -2,6 +2,7 @@
 //!
 //! [`run`] is the order of things; each step lies in a module of its own.
 
+use std::cell::OnceCell;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, channel};
@@ -15,15 +16,18 @@ use knarr_mirror::{Mirror, MirrorError, PoolFile};
 use knarr_tree::root::Root;
 
 use crate::configure::Configurator;
-use crate::hooks::Stage as HookStage;
+use crate::filter::PathFilter;
+use crate::hooks::{Hooks, Stage as HookStage};
 use crate::lock::{Change, Lock, diff};
 use crate::options::{Options, ResolvConf};
 use crate::package::Package;
-use crate::scripts::{Explanation, Runner};
+use crate::reuse::Product;
+use crate::scripts::{Explanation, OUTSIDE_ROOT, Runner, ScriptPolicy};
 use crate::sources::{AptSource, deb822};
 use crate::stage::Stage;
-use crate::target::Format;
+use crate::target::{Format, Target};
 use crate::unpack::{Preinst, Unpacker};
+use crate::variant::Variant;
 use crate::{BootstrapError, Progress, database, finish, output, plan};
 
 /// What a bootstrap did.
@@ -46,10 +50,16 @@ pub fn run(options: &Options, mirror: &Mirror, progress: &dyn Progress) -> Resul
         fetch_only(&lock, mirror, progress)?;
         return Ok(Report { lock, explanations: Vec::new() });
     }
+    let product = Product::of(options, &lock, mirror.cache())?;
+    if product.as_ref().map_or(Ok(false), |product| product.deliver(&options.target))? {
+        return Ok(Report { lock, explanations: Vec::new() });
+    }
     let stage = Stage::create(&options.target, lock.size_bytes())?;
     match build(options, &lock, mirror, stage.root(), progress) {
         Ok((explanations, started)) => {
             deliver(options, &lock, stage, started, progress)?;
+            product
+                .map_or(Ok(()), |product| product.keep(&options.target, options.time.unwrap_or(lock.time)))?;
             Ok(Report { lock, explanations })
         }
         Err(error) => Err(abandon(options, stage, error, progress)),
@@ -206,7 +216,8 @@ fn build(
     let mut explanations = Vec::new();
     if !options.variant.only_unpacks() {
         progress.phase("configuring");
-        explanations = configure(options, lock, &root, &unpacker, &mut packages, &debs, time, &environment)?;
+        explanations =
+            configure(options, lock, mirror, &root, &unpacker, &mut packages, &debs, time, &environment)?;
     }
     conclude(options, &root, &packages)?;
     Ok((explanations, started))
@@ -308,6 +319,7 @@ fn unpack_all(
 fn configure(
     options: &Options,
     lock: &Lock,
+    mirror: &Mirror,
     root: &Root,
     unpacker: &Unpacker<'_>,
     packages: &mut Vec<Package>,
@@ -323,10 +335,25 @@ fn configure(
     let make_sandbox = || {
         let emulator = emulator(lock.architecture)?;
         let hostname = options.hostname.clone().unwrap_or_else(|| "localhost".to_owned());
-        Ok(Sandbox { root: path.clone(), network: false, hostname, emulator })
+        Ok(Sandbox { root: path.clone(), network: false, hostname, emulator, binds: Vec::new() })
     };
-    let mut runner =
-        Runner::new(root, lock.architecture, options.scripts, time, options.script_timeout, &make_sandbox);
+    let tools = OnceCell::new();
+    let make_tools = || {
+        let stage = tool_root(options, mirror)?;
+        let root = tools.get_or_init(|| stage).root().to_owned();
+        let binds = vec![(path.clone(), OUTSIDE_ROOT.to_owned())];
+        let hostname = "localhost".to_owned();
+        Ok(Sandbox { root, network: false, hostname, emulator: None, binds })
+    };
+    let mut runner = Runner::new(
+        root,
+        lock.architecture,
+        options.scripts,
+        time,
+        options.script_timeout,
+        &make_sandbox,
+        &make_tools,
+    );
     root.create_dir_all("usr/sbin", 0o755)?;
     root.write(POLICY, b"#!/bin/sh\nexit 101\n", 0o755)?;
     Configurator::new(root, unpacker, packages, debs, &mut runner)?.configure_base()?;
@@ -342,6 +369,40 @@ fn configure(
         .hooks
         .run(HookStage::Customize, root, environment, &mut |command| runner.shell("customize", command))?;
     Ok(runner.explanations)
+}
+
+/// A native root of the same suite, whose programs work on the root that is being made.
+fn tool_root(options: &Options, mirror: &Mirror) -> Result<Stage, BootstrapError> {
+    let options = Options {
+        target: Target { format: Format::Tar, path: None },
+        architecture: Architecture::native(),
+        variant: Variant::Minbase,
+        include: Vec::new(),
+        exclude: Vec::new(),
+        recommends: false,
+        filter: PathFilter::default(),
+        hooks: Hooks::default(),
+        hostname: None,
+        resolv_conf: ResolvConf::None,
+        lock: None,
+        locked: false,
+        scripts: ScriptPolicy::Replay,
+        ..options.clone()
+    };
+    let lock = plan::resolve(&options, mirror, &Silent)?;
+    let stage = Stage::create(&options.target, lock.size_bytes())?;
+    build(&options, &lock, mirror, stage.root(), &Silent)?;
+    Ok(stage)
+}
+
+/// Tells nobody: a tool root is nothing that was asked for.
+struct Silent;
+
+impl Progress for Silent {
+    fn phase(&self, _: &str) {}
+    fn expect_bytes(&self, _: u64) {}
+    fn bytes(&self, _: u64) {}
+    fn warn(&self, _: &str) {}
 }
 
 /// Tells services not to start while there is nobody to serve.

@@ -21,6 +21,8 @@ pub enum ScriptPolicy {
     /// Replay what is proven, run the rest.
     #[default]
     Replay,
+    /// Run from outside what was proven to be equal, the rest inside.
+    Outside,
     /// Run everything inside the sandbox.
     Inside,
 }
@@ -32,13 +34,18 @@ pub struct Explanation {
     pub package: String,
     /// `preinst install`, `postinst configure`, …
     pub step: String,
-    /// `replayed`, `inside`.
+    /// `replayed`, `outside`, `inside`.
     pub way: &'static str,
     /// Digest of the script.
     pub digest: Digest,
     /// How long it took, in milliseconds.
     pub time_ms: u128,
 }
+
+type MakeSandbox<'a> = &'a dyn Fn() -> Result<Sandbox, BootstrapError>;
+
+/// Where the root lies for scripts that run from outside.
+pub const OUTSIDE_ROOT: &str = "mnt";
 
 /// Runs scripts in `root`.
 pub struct Runner<'a> {
@@ -47,21 +54,25 @@ pub struct Runner<'a> {
     policy: ScriptPolicy,
     time: Timestamp,
     timeout: Option<Duration>,
-    make_sandbox: &'a dyn Fn() -> Result<Sandbox, BootstrapError>,
+    make_sandbox: MakeSandbox<'a>,
     session: Option<Session>,
+    make_tools: MakeSandbox<'a>,
+    tools: Option<Session>,
     /// How each script ran, in order.
     pub explanations: Vec<Explanation>,
 }
 
 impl<'a> Runner<'a> {
-    /// A runner; `make_sandbox` is called when the first program must really run.
+    /// A runner; `make_sandbox` is called when the first program must really run, `make_tools` when
+    /// the first must run from outside: there, the root lies at [`OUTSIDE_ROOT`].
     pub fn new(
         root: &'a Root,
         architecture: Architecture,
         policy: ScriptPolicy,
         time: Timestamp,
         timeout: Option<Duration>,
-        make_sandbox: &'a dyn Fn() -> Result<Sandbox, BootstrapError>,
+        make_sandbox: MakeSandbox<'a>,
+        make_tools: MakeSandbox<'a>,
     ) -> Self {
         Self {
             root,
@@ -71,6 +82,8 @@ impl<'a> Runner<'a> {
             timeout,
             make_sandbox,
             session: None,
+            make_tools,
+            tools: None,
             explanations: Vec::new(),
         }
     }
@@ -78,7 +91,7 @@ impl<'a> Runner<'a> {
     /// Runs a shell command of the user's inside the root.
     pub fn shell(&mut self, stage: &'static str, command: &str) -> Result<(), BootstrapError> {
         let argv = vec!["/bin/sh".to_owned(), "-c".to_owned(), command.to_owned()];
-        let outcome = self.run_program(argv, self.environment(None))?;
+        let outcome = self.run_program(Way::Inside, argv, self.environment(None))?;
         describe_failure(&outcome).map_or(Ok(()), |status| {
             Err(BootstrapError::Hook { stage, hook: command.to_owned(), status, output: text_of(&outcome) })
         })
@@ -86,15 +99,32 @@ impl<'a> Runner<'a> {
 
     fn run_program(
         &mut self,
+        way: Way,
         argv: Vec<String>,
         env: Vec<(String, String)>,
     ) -> Result<Outcome, BootstrapError> {
-        let session = match &mut self.session {
-            Some(session) => session,
-            None => self.session.insert(Session::start(&(self.make_sandbox)()?)?),
+        let (session, make) = match way {
+            Way::Outside => (&mut self.tools, self.make_tools),
+            Way::Inside | Way::Replayed => (&mut self.session, self.make_sandbox),
         };
-        let program = Program { argv, env, timeout: self.timeout };
-        Ok(session.run(&program)?)
+        let session = match session {
+            Some(session) => session,
+            None => session.insert(Session::start(&make()?)?),
+        };
+        Ok(session.run(&Program { argv, env, timeout: self.timeout })?)
+    }
+
+    /// Replays where that is allowed and possible; else says how the script must run.
+    fn choose(&self, digest: &Digest, script: &Script<'_>) -> Result<Way, BootstrapError> {
+        let may_replay = self.policy == ScriptPolicy::Replay;
+        if may_replay && replay::replay(self.root, self.architecture, self.time, digest, script)? {
+            return Ok(Way::Replayed);
+        }
+        // A native script runs inside just as well; another one would need an emulator.
+        let is_foreign = self.architecture != Architecture::native();
+        let wants_outside = self.policy == ScriptPolicy::Outside || (may_replay && is_foreign);
+        let is_proven = replay::runs_from_outside(self.architecture, digest);
+        Ok(if wants_outside && is_proven { Way::Outside } else { Way::Inside })
     }
 
     fn environment(&self, script: Option<&Script<'_>>) -> Vec<(String, String)> {
@@ -118,30 +148,58 @@ impl ScriptRunner for Runner<'_> {
     fn run(&mut self, script: &Script<'_>) -> Result<(), BootstrapError> {
         let start = std::time::Instant::now();
         let digest = Digest::of(script.bytes);
-        let replayed = self.policy == ScriptPolicy::Replay
-            && replay::replay(self.root, self.architecture, self.time, &digest, script)?;
-        if !replayed {
-            let mut argv = vec![script.path.clone()];
-            argv.extend(script.args.iter().cloned());
-            let outcome = self.run_program(argv, self.environment(Some(script)))?;
-            if let Some(status) = describe_failure(&outcome) {
-                let package = script.control.name().to_owned();
-                return Err(BootstrapError::Script {
-                    package,
-                    step: script.step(),
-                    status,
-                    output: text_of(&outcome),
-                });
-            }
+        let way = self.choose(&digest, script)?;
+        if way != Way::Replayed {
+            self.really_run(way, script)?;
         }
         self.explanations.push(Explanation {
             package: script.control.name().to_owned(),
             step: script.step(),
-            way: if replayed { "replayed" } else { "inside" },
+            way: way.name(),
             digest,
             time_ms: start.elapsed().as_millis(),
         });
         Ok(())
+    }
+}
+
+impl Runner<'_> {
+    fn really_run(&mut self, way: Way, script: &Script<'_>) -> Result<(), BootstrapError> {
+        let mut env = self.environment(Some(script));
+        let mut argv = vec![script.path.clone()];
+        argv.extend(script.args.iter().cloned());
+        if way == Way::Outside {
+            argv[0] = format!("/{OUTSIDE_ROOT}{}", script.path);
+            env.retain(|(key, _)| key != "DPKG_ROOT" && key != "DPKG_ADMINDIR");
+            env.push(("DPKG_ROOT".to_owned(), format!("/{OUTSIDE_ROOT}")));
+            env.push(("DPKG_ADMINDIR".to_owned(), format!("/{OUTSIDE_ROOT}/var/lib/dpkg")));
+        }
+        let outcome = self.run_program(way, argv, env)?;
+        describe_failure(&outcome).map_or(Ok(()), |status| {
+            let (package, step) = (script.control.name().to_owned(), script.step());
+            Err(BootstrapError::Script { package, step, status, output: text_of(&outcome) })
+        })
+    }
+}
+
+/// How a script runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    /// Not at all: its effect is made.
+    Replayed,
+    /// In another root, with this one below it.
+    Outside,
+    /// In the root.
+    Inside,
+}
+
+impl Way {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Replayed => "replayed",
+            Self::Outside => "outside",
+            Self::Inside => "inside",
+        }
     }
 }
 

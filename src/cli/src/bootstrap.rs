@@ -118,9 +118,12 @@ pub(crate) struct Args {
     /// End a maintainer script that runs longer
     #[arg(long, default_value = "30m", value_name = "TIME", value_parser = parse_age)]
     script_timeout: Duration,
-    /// How maintainer scripts run: replay (where proven equal) or inside (always really)
+    /// How maintainer scripts run: replay (their effect is made, where proven equal), outside (by DPKG_ROOT, where proven equal) or inside (always in the root)
     #[arg(long, default_value = "replay", value_name = "WAY")]
     scripts: String,
+    /// Make the root anew, even when the cache has the very same
+    #[arg(long)]
+    fresh: bool,
     /// Show how each maintainer script ran
     #[arg(long)]
     explain: bool,
@@ -226,11 +229,17 @@ fn options(args: Args, rootless: bool) -> anyhow::Result<Options> {
         time: source_date_epoch()?,
         now: now(),
         download_only: args.download_only,
+        reuse: !args.fresh && !args.explain,
         dry_run: args.dry_run,
         scripts: match args.scripts.as_str() {
             "replay" => ScriptPolicy::Replay,
+            "outside" => ScriptPolicy::Outside,
             "inside" => ScriptPolicy::Inside,
-            other => bail!(BootstrapError::Request(format!("--scripts {other}: expected replay or inside"))),
+            other => {
+                bail!(BootstrapError::Request(format!(
+                    "--scripts {other}: expected replay, outside or inside"
+                )))
+            }
         },
         script_timeout: Some(args.script_timeout),
         rootless,

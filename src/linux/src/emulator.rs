@@ -51,6 +51,9 @@ impl Emulator {
 
     pub(crate) fn from_arguments(arguments: &mut dyn Iterator<Item = OsString>) -> Option<Self> {
         let (name, program) = (arguments.next()?, arguments.next()?);
+        if name.is_empty() {
+            return None;
+        }
         Some(Self { name: name.into_string().ok()?, program: program.into() })
     }
 

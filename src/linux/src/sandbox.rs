@@ -10,6 +10,7 @@
 //! Spec: pid_namespaces(7) for process 1's duties; Policy 6.3 for what scripts may expect.
 
 use std::collections::VecDeque;
+use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
@@ -44,6 +45,9 @@ pub struct Sandbox {
     pub hostname: String,
     /// What runs programs of another architecture, where this machine does not do so by itself.
     pub emulator: Option<Emulator>,
+    /// Directories of the host that appear in the root: where they lie, and which directory of the
+    /// root (without leading `/`) they cover.
+    pub binds: Vec<(PathBuf, String)>,
 }
 
 /// A program to run.
@@ -92,7 +96,8 @@ impl Session {
             .arg0(SUPERVISOR_NAME)
             .arg(&sandbox.root)
             .args([if sandbox.network { "network" } else { "" }, &sandbox.hostname])
-            .args(sandbox.emulator.iter().flat_map(Emulator::to_arguments))
+            .args(sandbox.emulator.as_ref().map(Emulator::to_arguments).unwrap_or_default())
+            .args(sandbox.binds.iter().flat_map(|(from, to)| [from.as_os_str(), OsStr::new(to)]))
             .env_clear()
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -204,7 +209,12 @@ pub(crate) fn supervise() -> i32 {
     let network = arguments.next().is_some_and(|word| word == "network");
     let hostname = arguments.next().unwrap_or_default();
     let emulator = Emulator::from_arguments(&mut arguments);
-    match prepare(&root, network, &hostname.to_string_lossy(), emulator.as_ref()) {
+    let mut binds = Vec::new();
+    while let (Some(from), Some(to)) = (arguments.next(), arguments.next()) {
+        binds.push((PathBuf::from(from), to.to_string_lossy().into_owned()));
+    }
+    let hostname = hostname.to_string_lossy().into_owned();
+    match prepare(&Sandbox { root, network, hostname, emulator, binds }) {
         Ok(None) => serve(),
         Ok(Some(init)) => wait_for(init),
         Err(error) => {
@@ -217,12 +227,8 @@ pub(crate) fn supervise() -> i32 {
 }
 
 /// `Some(pid)` in the outer process, `None` in the first process of the new pid namespace.
-fn prepare(
-    root: &Path,
-    network: bool,
-    hostname: &str,
-    emulator: Option<&Emulator>,
-) -> Result<Option<Pid>, LinuxError> {
+fn prepare(sandbox: &Sandbox) -> Result<Option<Pid>, LinuxError> {
+    let Sandbox { root, network, hostname, emulator, binds } = sandbox;
     let step = |name: &str, outcome: nix::Result<()>| {
         outcome.map_err(io::Error::from).map_err(LinuxError::step(name))
     };
@@ -236,14 +242,19 @@ fn prepare(
         | CloneFlags::CLONE_NEWIPC
         | CloneFlags::CLONE_NEWUTS
         | CloneFlags::CLONE_NEWPID;
-    flags.set(CloneFlags::CLONE_NEWNET, !network);
+    flags.set(CloneFlags::CLONE_NEWNET, !*network);
     step("make namespaces", unshare(flags))?;
     step(
         "make mounts private",
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>),
     )?;
-    emulator.map_or(Ok(()), Emulator::register)?;
+    emulator.as_ref().map_or(Ok(()), Emulator::register)?;
     mount_dev(root)?;
+    for (from, to) in binds {
+        let to = directory(root, to)?;
+        let flags = MsFlags::MS_BIND | MsFlags::MS_REC;
+        step("show a directory", mount(Some(from), &to, None::<&str>, flags, None::<&str>))?;
+    }
     // SAFETY: this process has one thread, so the child may do anything.
     let forked = unsafe { fork() };
     match forked.map_err(io::Error::from).map_err(LinuxError::step("fork"))? {
@@ -260,7 +271,7 @@ fn prepare(
         mount(Some("/sys"), &sys, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>),
     )?;
     step("set the host name", sethostname(hostname))?;
-    step("enter the root", chroot(root).and_then(|()| chdir("/")))?;
+    step("enter the root", chroot(root.as_path()).and_then(|()| chdir("/")))?;
     Ok(None)
 }
 

@@ -24,7 +24,7 @@ pub struct Cache {
 /// What one kind of file takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// `pool`, `indices` or `releases`.
+    /// `pool`, `indices`, `releases` or `products`.
     pub kind: &'static str,
     /// How many files.
     pub files: u64,
@@ -34,7 +34,7 @@ pub struct Usage {
 
 /// An unfinished file that was not written to for so long is nobody's any more.
 const ABANDONED: Duration = Duration::from_secs(3600);
-const KINDS: [&str; 3] = ["pool", "indices", "releases"];
+const KINDS: [&str; 4] = ["pool", "indices", "releases", "products"];
 
 impl Cache {
     /// The cache in `root`, made when it is not there.
@@ -74,6 +74,12 @@ impl Cache {
     #[must_use]
     pub fn release_path(&self, url: &str) -> PathBuf {
         self.root.join("releases").join(format!("{}.signed", Digest::of(url.as_bytes()).hex()))
+    }
+
+    /// Where a finished root of this key lies, as the file that it was delivered as.
+    #[must_use]
+    pub fn product_path(&self, key: Digest) -> PathBuf {
+        self.root.join("products").join(key.hex())
     }
 
     /// The newest date seen of a suite; `key` names the suite and its keys.
@@ -161,7 +167,24 @@ impl Cache {
     /// Removes files not used for `max_age`, then the longest unused until `max_bytes` are kept.
     /// Answers how many files and bytes went. Remembered dates stay: they are protection, not cache.
     pub fn prune(&self, max_bytes: u64, max_age: Duration) -> Result<(u64, u64), MirrorError> {
-        let mut files: Vec<_> = self.files("pool")?.into_iter().chain(self.files("indices")?).collect();
+        self.prune_kinds(&["pool", "indices", "products"], max_bytes, max_age)
+    }
+
+    /// Removes the longest unused products until `max_bytes` are kept.
+    pub fn prune_products(&self, max_bytes: u64) -> Result<(u64, u64), MirrorError> {
+        self.prune_kinds(&["products"], max_bytes, Duration::MAX)
+    }
+
+    fn prune_kinds(
+        &self,
+        kinds: &[&'static str],
+        max_bytes: u64,
+        max_age: Duration,
+    ) -> Result<(u64, u64), MirrorError> {
+        let mut files = Vec::new();
+        for kind in kinds {
+            files.append(&mut self.files(kind)?);
+        }
         files.sort_by_key(|file| std::cmp::Reverse(file.2));
         let (mut kept, mut removed) = (0_u64, (0, 0));
         let now = SystemTime::now();
@@ -216,6 +239,11 @@ impl NewFile {
     pub fn write_all(&mut self, bytes: &[u8]) -> Result<(), MirrorError> {
         let written = self.temporary.write_all(bytes);
         written.map_err(|source| MirrorError::Cache { doing: "write", path: self.path.clone(), source })
+    }
+
+    /// The file, to write into.
+    pub fn file(&mut self) -> &mut File {
+        self.temporary.as_file_mut()
     }
 
     /// Throws away what was written.

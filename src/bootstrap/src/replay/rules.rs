@@ -20,14 +20,23 @@ struct Rule {
 
 /// The effects of the script with this digest (64 hexadecimal digits), run with these arguments.
 pub(super) fn find(digest: &str, args: &[String]) -> Option<&'static [Effect]> {
-    let digest = digest.rsplit(':').next()?;
-    let rule = RULES.iter().find(|rule| rule.digests.contains(&digest))?;
+    let rule = rule_of(digest)?;
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     match args[..] {
         ["install"] | ["configure", ""] => Some(rule.effects),
         ["triggered", _] => rule.triggered,
         _ => None,
     }
+}
+
+/// The effects of the script with this digest when it is installed or configured.
+pub(super) fn effects_of(digest: &str) -> Option<&'static [Effect]> {
+    rule_of(digest).map(|rule| rule.effects)
+}
+
+fn rule_of(digest: &str) -> Option<&'static Rule> {
+    let digest = digest.rsplit(':').next()?;
+    RULES.iter().find(|rule| rule.digests.contains(&digest))
 }
 
 const fn rule(script: &'static str, digests: &'static [&'static str], effects: &'static [Effect]) -> Rule {

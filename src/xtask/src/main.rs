@@ -4,6 +4,7 @@
 
 mod bench;
 mod compare;
+mod nearby;
 mod resolve;
 
 use anyhow::{Result, bail};

@@ -12,6 +12,7 @@ use knarr_base::{Architecture, Timestamp};
 use knarr_linux::emulator::Emulator;
 use knarr_linux::sandbox::Sandbox;
 use knarr_linux::signals::interrupted;
+use knarr_mirror::cache::Cache;
 use knarr_mirror::{Mirror, MirrorError, PoolFile};
 use knarr_tree::root::Root;
 
@@ -26,7 +27,7 @@ use crate::scripts::{Explanation, OUTSIDE_ROOT, Runner, ScriptPolicy};
 use crate::sources::{AptSource, deb822};
 use crate::stage::Stage;
 use crate::target::{Format, Target};
-use crate::unpack::{Preinst, Unpacker};
+use crate::unpack::{Preinst, Source, Unpacker};
 use crate::variant::Variant;
 use crate::{BootstrapError, Progress, database, finish, output, plan};
 
@@ -247,12 +248,14 @@ fn fetch_and_unpack(
     progress.phase("fetching and unpacking");
     progress.expect_bytes(lock.size_bytes());
     let files = pool_files(lock);
+    // What an earlier run fetched is used again, and will be once more: worth a faster form.
+    let known: Vec<bool> = files.iter().map(|file| mirror.cache().pool_path(file.digest).exists()).collect();
     let (sender, receiver) = channel::<(usize, PathBuf)>();
     let receiver = Mutex::new(receiver);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
     let extract_only = options.variant.only_unpacks();
     let results = std::thread::scope(|scope| {
-        let work = || unpack_all(lock, unpacker, &receiver, extract_only);
+        let work = || unpack_all(lock, unpacker, mirror.cache(), &known, &receiver, extract_only);
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
         // A failed worker closes its ear: sending to nobody is no error of the fetch.
         let fetched = {
@@ -298,6 +301,8 @@ type Unpacked = Vec<(usize, Package, PathBuf)>;
 fn unpack_all(
     lock: &Lock,
     unpacker: &Unpacker<'_>,
+    cache: &Cache,
+    known: &[bool],
     ready: &Mutex<Receiver<(usize, PathBuf)>>,
     extract_only: bool,
 ) -> Result<Unpacked, BootstrapError> {
@@ -310,7 +315,8 @@ fn unpack_all(
         }
         let locked = &lock.packages[position];
         let preinst = if locked.base || extract_only { Preinst::Later } else { Preinst::First };
-        let package = unpacker.unpack(position, locked, &path, preinst)?;
+        let package =
+            unpacker.unpack(position, locked, &Source::new(cache, &path, known[position]), preinst)?;
         unpacked.push((position, package, path));
     }
 }

@@ -7,12 +7,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::Read;
-use std::path::Path;
+use std::io::{self, BufReader, BufWriter, ErrorKind, Read, Write};
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use knarr_deb::package_file::with_package;
+use knarr_deb::recode::Recoder;
 use knarr_deb::relation::{Operator, parse_relations};
+use knarr_mirror::cache::Cache;
+use knarr_tree::TreeError;
 use knarr_tree::root::Root;
 use knarr_tree::unpack::{Decision, Entry, EntryHead, Kind, Limits, Policy, unpack};
 
@@ -62,15 +65,22 @@ impl<'a> Unpacker<'a> {
         Self { root, filter, skip_devices, merged_usr, table: Mutex::new(Table::default()) }
     }
 
-    /// Unpacks the .deb at `path`, which is package number `position` and must be what `locked` says.
+    /// Unpacks the .deb of `source`, which is package number `position` and must be what `locked` says.
     pub fn unpack(
         &self,
         position: usize,
         locked: &LockedPackage,
-        path: &Path,
+        source: &Source<'_>,
         preinst: Preinst,
     ) -> Result<Package, BootstrapError> {
-        let outcome = self.open(position, locked, path, preinst);
+        let outcome = match self.open(position, locked, &source.recoded, None, preinst) {
+            Err(BootstrapError::File { source, .. }) if source.kind() == ErrorKind::NotFound => None,
+            // A damaged file of the cache is no reason to fail: the package itself was just verified.
+            Err(BootstrapError::Deb(_) | BootstrapError::Tree(TreeError::Read(_))) => None,
+            outcome => Some(outcome),
+        };
+        let keep = source.keep.then_some((source.cache, source.recoded.as_path()));
+        let outcome = outcome.unwrap_or_else(|| self.open(position, locked, source.deb, keep, preinst));
         outcome.map_err(|source| BootstrapError::Package {
             package: locked.name.clone(),
             source: Box::new(source),
@@ -85,7 +95,10 @@ impl<'a> Unpacker<'a> {
         path: &Path,
     ) -> Result<(), BootstrapError> {
         self.load_diversions()?;
-        let entries = open_deb(path, |_, data| self.unpack_data(position, data))?;
+        let open = |path: &Path| open_deb(path, |_, data| self.unpack_data(position, data));
+        let recoded = path.with_extension(RECODED);
+        let fast = if recoded.exists() { open(&recoded).ok() } else { None };
+        let entries = fast.map_or_else(|| open(path), Ok)?;
         self.finish(package, entries)
     }
 
@@ -112,9 +125,10 @@ impl<'a> Unpacker<'a> {
         position: usize,
         locked: &LockedPackage,
         path: &Path,
+        keep: Option<(&Cache, &Path)>,
         preinst: Preinst,
     ) -> Result<Package, BootstrapError> {
-        open_deb(path, |control, data| {
+        open_and_keep(path, keep, |control, data| {
             check_identity(&control, locked)?;
             let waits = preinst == Preinst::First && control.file("preinst").is_some();
             self.lock().controls.insert(position, Arc::new(control.clone()));
@@ -312,16 +326,69 @@ fn check_identity(control: &Control, locked: &LockedPackage) -> Result<(), Boots
     })
 }
 
+const RECODED: &str = "recoded";
+
+/// A .deb, and where the cache may have it in a form that unpacks faster.
+pub struct Source<'a> {
+    cache: &'a Cache,
+    deb: &'a Path,
+    recoded: PathBuf,
+    keep: bool,
+}
+
+impl<'a> Source<'a> {
+    /// The .deb at `deb`. With `keep`, its faster form is put into the cache: worth it for a package
+    /// that is used again and again.
+    #[must_use]
+    pub fn new(cache: &'a Cache, deb: &'a Path, keep: bool) -> Self {
+        Self { cache, deb, recoded: deb.with_extension(RECODED), keep }
+    }
+}
+
 fn open_deb<T>(
     path: &Path,
     then: impl FnOnce(Control, &mut dyn Read) -> Result<T, BootstrapError>,
 ) -> Result<T, BootstrapError> {
-    let file = File::open(path).map_err(|source| BootstrapError::File {
-        path: path.to_owned(),
-        doing: "open",
-        source,
-    })?;
-    with_package(std::io::BufReader::with_capacity(256 << 10, file), |member, data| {
-        then(Control::parse(&member.control, member.files)?, data)
+    open_and_keep(path, None, then)
+}
+
+/// Opens a .deb; with `keep` it is recoded into that file of the cache on the way.
+fn open_and_keep<T>(
+    path: &Path,
+    keep: Option<(&Cache, &Path)>,
+    then: impl FnOnce(Control, &mut dyn Read) -> Result<T, BootstrapError>,
+) -> Result<T, BootstrapError> {
+    let fail = |doing| move |source| BootstrapError::File { path: path.to_owned(), doing, source };
+    let file = File::open(path).map_err(fail("open"))?;
+    with_package(BufReader::with_capacity(256 << 10, file), |member, data| {
+        let Some((cache, recoded)) = keep else {
+            return then(Control::parse(&member.control, member.files)?, data);
+        };
+        let mut new = cache.create(recoded)?;
+        let outcome = {
+            let recoder = Recoder::new(BufWriter::with_capacity(256 << 10, new.file()), &member);
+            let mut tee = Tee { inner: data, out: recoder.map_err(fail("recode"))? };
+            let outcome = then(Control::parse(&member.control, member.files)?, &mut tee)?;
+            // A package that waits for its preinst was not read to its end.
+            io::copy(&mut tee, &mut io::sink()).map_err(fail("recode"))?;
+            tee.out.finish().map_err(fail("recode"))?;
+            outcome
+        };
+        new.finish()?;
+        Ok(outcome)
     })
+}
+
+/// Writes down what is read.
+struct Tee<'a, W: Write> {
+    inner: &'a mut dyn Read,
+    out: W,
+}
+
+impl<W: Write> Read for Tee<'_, W> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.out.write_all(&buffer[..read])?;
+        Ok(read)
+    }
 }

@@ -10,6 +10,7 @@ pub mod conffiles;
 pub mod error;
 pub mod package_file;
 pub mod packages;
+pub mod recode;
 pub mod relation;
 pub mod release;
 pub mod resolve;

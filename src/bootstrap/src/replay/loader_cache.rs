@@ -218,14 +218,26 @@ fn soname(file: &File, architecture: Architecture) -> io::Result<Option<Soname>>
     if ident[5] != 1 || machine_of(architecture) != Some(u16::from_le_bytes([ident[18], ident[19]])) {
         return Ok(None);
     }
+    let number = |at: usize, bytes: usize| number_at(&ident, at, bytes);
     let (offset, size, count) = if elf.is_64 {
-        (elf.number(0x20, 8)?, elf.number(0x36, 2)?, elf.number(0x38, 2)?)
+        (number(0x20, 8), number(0x36, 2), number(0x38, 2))
     } else {
-        (elf.number(0x1c, 4)?, elf.number(0x2a, 2)?, elf.number(0x2c, 2)?)
+        (number(0x1c, 4), number(0x2a, 2), number(0x2c, 2))
     };
-    let headers = (0..count.min(MAX_HEADERS)).map(|index| elf.segment(offset + index * size));
-    let segments = headers.collect::<io::Result<Vec<Segment>>>()?;
+    let mut headers = vec![0; (size * count.min(MAX_HEADERS)) as usize];
+    file.read_exact_at(&mut headers, offset)?;
+    let segments: Vec<Segment> =
+        headers.chunks_exact((size as usize).max(1)).map(|head| elf.segment(head)).collect();
     elf.soname(&segments).map(Some)
+}
+
+/// A little-endian number; what lies beyond the end counts as zero.
+fn number_at(bytes: &[u8], at: usize, length: usize) -> u64 {
+    let mut buffer = [0; 8];
+    if let Some(found) = bytes.get(at..at + length) {
+        buffer[..length].copy_from_slice(found);
+    }
+    u64::from_le_bytes(buffer)
 }
 
 const fn machine_of(architecture: Architecture) -> Option<u16> {
@@ -258,21 +270,12 @@ const STRING_TABLE: u64 = 5;
 const NAME: u64 = 14;
 
 impl Elf<'_> {
-    fn number(&self, at: u64, bytes: usize) -> io::Result<u64> {
-        let mut buffer = [0; 8];
-        self.file.read_exact_at(&mut buffer[..bytes], at)?;
-        Ok(u64::from_le_bytes(buffer))
-    }
-
-    fn segment(&self, at: u64) -> io::Result<Segment> {
+    fn segment(&self, head: &[u8]) -> Segment {
         let word = if self.is_64 { 8 } else { 4 };
         let (offset, address, bytes) = if self.is_64 { (0x08, 0x10, 0x20) } else { (0x04, 0x08, 0x10) };
-        Ok(Segment {
-            kind: self.number(at, 4)?,
-            offset: self.number(at + offset, word)?,
-            address: self.number(at + address, word)?,
-            bytes: self.number(at + bytes, word)?,
-        })
+        let number = |at: usize| number_at(head, at, word);
+        let kind = number_at(head, 0, 4);
+        Segment { kind, offset: number(offset), address: number(address), bytes: number(bytes) }
     }
 
     fn soname(&self, segments: &[Segment]) -> io::Result<Soname> {
@@ -280,12 +283,13 @@ impl Elf<'_> {
             return Ok(Soname::NotElf);
         };
         let word = if self.is_64 { 8 } else { 4 };
+        let mut entries = vec![0; dynamic.bytes.min(MAX_DYNAMIC_BYTES) as usize];
+        self.file.read_exact_at(&mut entries, dynamic.offset)?;
+        let entries = entries.chunks_exact(2 * word);
+        let entries = entries.map(|entry| (number_at(entry, 0, word), number_at(entry, word, word)));
         let (mut table, mut name) = (None, None);
-        for at in (0..dynamic.bytes.min(MAX_DYNAMIC_BYTES)).step_by(2 * word) {
-            let tag = self.number(dynamic.offset + at, word)?;
-            let value = self.number(dynamic.offset + at + word as u64, word)?;
+        for (tag, value) in entries.take_while(|(tag, _)| *tag != 0) {
             match tag {
-                0 => break,
                 STRING_TABLE => table = Some(value),
                 NAME => name = Some(value),
                 _ => {}

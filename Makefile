@@ -7,7 +7,7 @@ SUDO  := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # What the build and the tests need from Debian.
 DEPS  := gcc libc6-dev pkg-config libgpgme-dev liblzma-dev gpg gpgv xz-utils zstd uidmap qemu-user-static squashfs-tools e2fsprogs busybox-static mmdebstrap
 
-.PHONY: all build deps demo test lint unit compare bench clean
+.PHONY: all build deps demo test lint unit compare bench fuzz clean
 
 all: build
 
@@ -47,3 +47,10 @@ bench: build
 
 clean:
 	cargo clean
+
+# Coverage-guided fuzzing; needs a nightly toolchain and cargo-fuzz. Findings: docs/fuzzing.md.
+FUZZ_SECONDS ?= 60
+fuzz:
+	for target in $$(cargo +nightly fuzz list); do mkdir -p fuzz/corpus/$$target; \
+	cargo +nightly fuzz run --sanitizer none $$target fuzz/corpus/$$target fuzz/seeds/$$target -- -max_total_time=$(FUZZ_SECONDS) -print_final_stats=1 -verbosity=0 -max_len=65536 \
+	2>&1 | grep -E "number_of_executed|ERROR|panicked|Test unit" | sed "s/^/$$target: /"; done

@@ -36,6 +36,8 @@ pub struct Script<'a> {
     pub args: Vec<String>,
     /// Its bytes.
     pub bytes: &'a [u8],
+    /// All packages of the root: what a script does depends on the programs that it calls.
+    pub packages: &'a [Package],
 }
 
 impl Script<'_> {
@@ -201,7 +203,8 @@ impl<'a> Configurator<'a> {
         if std::mem::take(&mut self.status_is_stale) {
             database::write_status(self.root, self.packages)?;
         }
-        let script = Script { control: &self.packages[position].control, name, path, args, bytes };
+        let packages = self.packages.as_slice();
+        let script = Script { control: &packages[position].control, name, path, args, bytes, packages };
         self.runner.run(&script)?;
         self.incorporate()
     }

@@ -23,6 +23,7 @@ use knarr_tree::root::Root;
 
 use crate::BootstrapError;
 use crate::configure::Script;
+use crate::package::Control;
 use alternatives::Alternative;
 use debconf::Answer;
 
@@ -37,7 +38,7 @@ enum Effect {
     HasUser(&'static str),
     /// Makes `etc/passwd` and `etc/group` of the texts that the script carries.
     AccountsOfScript,
-    /// Makes what is missing of `etc/passwd`, `group`, `subuid` and `subgid`.
+    /// Makes what is missing of `etc/passwd` and `etc/group`.
     MasterAccounts,
     /// Moves passwords to `etc/shadow` and `etc/gshadow`.
     ShadowAccounts,
@@ -45,6 +46,10 @@ enum Effect {
     Copy(&'static str, &'static str),
     /// Makes an empty file of this mode and group, unless it is there.
     Touch(&'static str, u32, &'static str),
+    /// Makes a file of this text.
+    Text(&'static str, &'static str),
+    /// Removes a file.
+    Remove(&'static str),
     /// Makes a directory of this mode and group, unless it is there.
     Directory(&'static str, u32, &'static str),
     /// Makes a link to the first, unless the second is there.
@@ -114,6 +119,9 @@ pub fn runs_from_outside(architecture: Architecture, digest: &Digest) -> bool {
 
 impl Scene<'_> {
     fn is_as_expected(&self, effect: &Effect) -> Result<bool, BootstrapError> {
+        if tool_of(effect).is_some_and(|(package, versions)| !self.has_one_of(package, versions)) {
+            return Ok(false);
+        }
         match *effect {
             Effect::Without(path) => self.is_absent(path),
             Effect::Ships(package, path) => {
@@ -143,6 +151,8 @@ impl Scene<'_> {
             Effect::Timer(unit) => timers::is_new(self.root, unit),
             Effect::LoaderCache => loader_cache::can_be_made(self.root, self.architecture),
             Effect::MasterAccounts
+            | Effect::Text(..)
+            | Effect::Remove(_)
             | Effect::Link(..)
             | Effect::Divert(..)
             | Effect::Undivert(_)
@@ -158,6 +168,9 @@ impl Scene<'_> {
             Effect::MasterAccounts => accounts::make_missing(self.root),
             Effect::ShadowAccounts => accounts::shadow(self),
             Effect::Copy(from, to) => files::copy(self.root, from, to),
+            Effect::Text(path, text) => Ok(self.root.write(path, text.as_bytes(), 0o644)?),
+            Effect::Remove(path) if self.root.exists(path)? => Ok(self.root.remove_file(path)?),
+            Effect::Remove(_) => Ok(()),
             Effect::Touch(path, mode, group) => files::touch(self.root, path, mode, group),
             Effect::Directory(path, mode, group) => files::make_directory(self.root, path, mode, group),
             Effect::BecomesLink(path, target) => files::become_link(self.root, path, target),
@@ -177,12 +190,38 @@ impl Scene<'_> {
         }
     }
 
+    /// Whether a package is there in one of these versions, by how they begin.
+    fn has_one_of(&self, package: &str, versions: &[&str]) -> bool {
+        let is_it = |control: &Control| {
+            control.name() == package && versions.iter().any(|start| control.version().starts_with(start))
+        };
+        self.script.packages.iter().any(|package| is_it(&package.control))
+    }
+
     fn is_absent(&self, path: &str) -> Result<bool, BootstrapError> {
         Ok(!self.root.exists(path)?)
     }
 
     fn is_link(&self, path: &str) -> Result<bool, BootstrapError> {
         Ok(self.root.exists(path)? && self.root.lstat(path)?.kind == knarr_tree::unpack::Kind::Symlink)
+    }
+}
+
+/// The package whose programs make an effect, and the versions that it was proven with: a script
+/// may stay the same while these change.
+const fn tool_of(effect: &Effect) -> Option<(&'static str, &'static [&'static str])> {
+    match effect {
+        Effect::Alternative(_) | Effect::Divert(..) | Effect::Undivert(_) => {
+            Some(("dpkg", &["1.21.", "1.22.", "1.23."]))
+        }
+        Effect::Debconf(_) => Some(("debconf", &["1.5.82", "1.5.91", "1.5.92"])),
+        // From 4.20 on, a minimum age of no days is written as nothing.
+        Effect::ShadowAccounts => Some(("passwd", &["1:4.13+", "1:4.17."])),
+        Effect::Timer(_) => Some(("init-system-helpers", &["1.65.", "1.69"])),
+        Effect::PamProfiles => Some(("libpam-runtime", &["1.5.2-", "1.7.0-"])),
+        Effect::LoaderCache => Some(("libc-bin", &["2.36-", "2.41-", "2.43-"])),
+        Effect::Shells => Some(("debianutils", &["5.7-", "5.23", "5.24"])),
+        _ => None,
     }
 }
 

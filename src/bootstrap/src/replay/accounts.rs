@@ -6,7 +6,7 @@ use std::fmt::Write;
 
 use knarr_tree::root::Root;
 
-use super::{Scene, files, text_of};
+use super::{Scene, text_of};
 use crate::BootstrapError;
 
 const SECONDS_PER_DAY: i64 = 86_400;
@@ -53,8 +53,7 @@ pub(super) fn make_missing(root: &Root) -> Result<(), BootstrapError> {
             root.write(&to, &root.read(&from)?, 0o644)?;
         }
     }
-    files::touch(root, "etc/subuid", 0o644, "root")?;
-    files::touch(root, "etc/subgid", 0o644, "root")
+    Ok(())
 }
 
 /// Only accounts without passwords, as a new system has them, and the usual ages.

@@ -76,6 +76,25 @@ fn an_expired_key_is_refused() {
 }
 
 #[test]
+fn a_revoked_key_is_refused() {
+    let revoke = |mirror: &mut Mirror| {
+        let certificates = fs::read_dir(mirror.path("key/openpgp-revocs.d")).unwrap();
+        let path = certificates.map(|entry| entry.unwrap().path()).next().unwrap();
+        // gpg puts a colon before the block so that nobody imports it by mistake.
+        let text = fs::read_to_string(path).unwrap().replace(":-----BEGIN", "-----BEGIN");
+        fs::write(mirror.path("revocation"), text).unwrap();
+        let gpg = |arguments: &[&str]| {
+            let mut command = Command::new("gpg");
+            command.arg("--homedir").arg(mirror.path("key")).args(["--batch", "--quiet"]).args(arguments);
+            succeed(command.current_dir(mirror.dir.path()))
+        };
+        gpg(&["--import", "revocation"]);
+        fs::write(mirror.path("key.gpg"), gpg(&["--export"]).stdout).unwrap();
+    };
+    check(revoke, &[], 35, "revoked");
+}
+
+#[test]
 fn a_weak_hash_is_refused() {
     let sign = |mirror: &mut Mirror| {
         mirror.publish_signed(
@@ -255,6 +274,29 @@ fn nobody_listening_is_told() {
 }
 
 #[test]
+fn bombs_are_refused() {
+    // An index that unpacks to more than its Release file says.
+    let index = |mirror: &mut Mirror| {
+        mirror.debs.push(Deb::new("long", &format!("Comment: {}\n", "x".repeat(50_000_000))));
+        mirror.publish();
+        let release = String::from_utf8(fs::read(mirror.path("Release")).unwrap()).unwrap();
+        let line = release.lines().find(|line| line.ends_with("Packages")).unwrap().to_owned();
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        edit_release(mirror, &line, &format!(" {} 1000 {}", words[0], words[2]));
+    };
+    check(index, &[], 47, "longer than");
+    // A package of 15 kB that unpacks to 100 MB.
+    let zeros = vec![0; 100 << 20];
+    let package = |mirror: &mut Mirror| hostile(mirror, &[("zeros", tar::EntryType::Regular, "", &zeros)]);
+    check(package, &[], 18, "more than");
+    // A control member that never ends.
+    let control = |mirror: &mut Mirror| {
+        add(mirror, Deb::new("control", "Essential: yes\n").script("config", &"#".repeat(70 << 20)));
+    };
+    check(control, &[], 18, "control");
+}
+
+#[test]
 fn paths_that_leave_the_root_are_refused() {
     use tar::EntryType as T;
     check(|mirror| hostile(mirror, &[("../escape", T::Regular, "", b"x")]), &[], 18, "..");
@@ -424,6 +466,35 @@ fn a_kill_leaves_no_mount_and_the_next_run_clears_up() {
     succeed(mirror.bootstrap("root").args(["--variant", "essential"]));
     fs::rename(mirror.path("root"), mirror.dir.path().join("done")).unwrap();
     mirror.assert_clean("root");
+}
+
+#[test]
+fn a_kill_while_fetching_or_writing_leaves_nothing() {
+    needs_root!();
+    for held in ["InRelease", "by-hash", "base_1.0"] {
+        let mirror = Mirror::new();
+        mirror.fault(held, Fault::Stall);
+        let mut command = mirror.bootstrap("root.tar.zst");
+        kill_later(command.args(["--variant", "essential", "--timeout", "1h"]));
+        mirror.faults.lock().unwrap().clear();
+        mirror.assert_clean("root.tar.zst");
+        succeed(mirror.bootstrap("root.tar.zst").args(["--variant", "essential"]));
+    }
+    // Standard output is a pipe that nobody reads: the run is held while it writes.
+    let mirror = Mirror::new();
+    let mut command = mirror.bootstrap("-");
+    kill_later(command.args(["--variant", "essential"]).stdout(Stdio::piped()));
+    mirror.assert_clean("root.tar");
+    succeed(mirror.bootstrap("root.tar").args(["--variant", "essential"]));
+}
+
+/// Starts a command that cannot end, and kills it when it has had time to get to where it is held.
+fn kill_later(command: &mut Command) {
+    let mut child = command.stderr(Stdio::null()).process_group(0).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(1500));
+    assert!(child.try_wait().unwrap().is_none(), "it ended by itself");
+    child.kill().unwrap();
+    child.wait().unwrap();
 }
 
 fn wait_for_script(mirror: &Mirror) {

@@ -8,3 +8,4 @@ mod bootstrap;
 mod cli;
 mod faults;
 mod real_mirror;
+mod rootless;

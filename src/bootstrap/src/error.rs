@@ -135,6 +135,12 @@ pub enum BootstrapError {
         /// The emulator that is missing.
         program: String,
     },
+    /// A package ships what only the machine's root can make.
+    #[error("it ships the device node {path:?}, which cannot be made without root")]
+    DeviceNode {
+        /// Path inside the root.
+        path: String,
+    },
     /// Ctrl-C or a signal.
     #[error("interrupted")]
     Interrupted,

@@ -3,6 +3,7 @@
 //! [`run`] is the order of things; each step lies in a module of its own.
 
 use std::cell::OnceCell;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, channel};
@@ -161,6 +162,8 @@ fn write_lock(path: &Path, lock: &Lock) -> Result<(), BootstrapError> {
         path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let mut file = tempfile::NamedTempFile::new_in(parent).map_err(fail)?;
     std::io::Write::write_all(&mut file, lock.to_text()?.as_bytes()).map_err(fail)?;
+    // A lock is for others, too: a temporary file is not.
+    file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644)).map_err(fail)?;
     file.as_file().sync_all().map_err(fail)?;
     file.persist(path).map(drop).map_err(|error| fail(error.error))
 }

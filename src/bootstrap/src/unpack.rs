@@ -28,8 +28,8 @@ use crate::{BootstrapError, database};
 pub struct Unpacker<'a> {
     root: &'a Root,
     filter: &'a PathFilter,
-    /// Device nodes are left out where the kernel would refuse them.
-    skip_devices: bool,
+    /// The kernel would refuse device nodes.
+    without_devices: bool,
     merged_usr: bool,
     table: Mutex<Table>,
 }
@@ -40,6 +40,8 @@ struct Table {
     owners: HashMap<String, usize>,
     lost: HashMap<usize, Vec<String>>,
     contested: Vec<(usize, String)>,
+    /// What each package may unpack to.
+    bounds: HashMap<usize, u64>,
     conflict: Option<BootstrapError>,
     diversions: HashMap<String, Diversion>,
 }
@@ -61,8 +63,8 @@ pub enum Preinst {
 impl<'a> Unpacker<'a> {
     /// An unpacker into `root`.
     #[must_use]
-    pub fn new(root: &'a Root, filter: &'a PathFilter, skip_devices: bool, merged_usr: bool) -> Self {
-        Self { root, filter, skip_devices, merged_usr, table: Mutex::new(Table::default()) }
+    pub fn new(root: &'a Root, filter: &'a PathFilter, without_devices: bool, merged_usr: bool) -> Self {
+        Self { root, filter, without_devices, merged_usr, table: Mutex::new(Table::default()) }
     }
 
     /// Unpacks the .deb of `source`, which is package number `position` and must be what `locked` says.
@@ -73,6 +75,7 @@ impl<'a> Unpacker<'a> {
         source: &Source<'_>,
         preinst: Preinst,
     ) -> Result<Package, BootstrapError> {
+        self.lock().bounds.insert(position, MIN_BOUND_BYTES + locked.size.saturating_mul(MAX_EXPANSION));
         let outcome = match self.open(position, locked, &source.recoded, None, preinst) {
             Err(BootstrapError::File { source, .. }) if source.kind() == ErrorKind::NotFound => None,
             // A damaged file of the cache is no reason to fail: the package itself was just verified.
@@ -151,7 +154,9 @@ impl<'a> Unpacker<'a> {
     }
 
     fn unpack_data(&self, position: usize, data: &mut dyn Read) -> Result<Vec<Entry>, BootstrapError> {
-        let entries = unpack(self.root, data, &Claims { unpacker: self, position }, &Limits::default())?;
+        let bound = self.lock().bounds.get(&position).copied();
+        let limits = bound.map_or_else(Limits::default, |bytes| Limits { bytes, ..Limits::default() });
+        let entries = unpack(self.root, data, &Claims { unpacker: self, position }, &limits)?;
         match self.lock().conflict.take() {
             Some(conflict) => Err(conflict),
             None => Ok(entries),
@@ -201,7 +206,9 @@ impl Policy for Claims<'_, '_> {
         if self.unpacker.filter.excludes(head.path, head.kind == Kind::Directory) {
             return Decision::Skip;
         }
-        if self.unpacker.skip_devices && matches!(head.kind, Kind::CharDevice | Kind::BlockDevice) {
+        if self.unpacker.without_devices && matches!(head.kind, Kind::CharDevice | Kind::BlockDevice) {
+            let path = head.path.to_owned();
+            self.unpacker.lock().conflict.get_or_insert(BootstrapError::DeviceNode { path });
             return Decision::Skip;
         }
         if head.kind == Kind::Directory {
@@ -325,6 +332,10 @@ fn check_identity(control: &Control, locked: &LockedPackage) -> Result<(), Boots
         found: show(found.0, found.1, found.2),
     })
 }
+
+/// Real packages unpack to some 3 to 30 times their size; what goes far beyond was made to fill disks.
+const MAX_EXPANSION: u64 = 200;
+const MIN_BOUND_BYTES: u64 = 64 << 20;
 
 const RECODED: &str = "recoded";
 

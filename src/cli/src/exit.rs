@@ -33,7 +33,7 @@ fn classify_bootstrap(error: &BootstrapError) -> (u8, Option<&'static str>) {
     match error {
         B::TargetExists { .. } => (11, Some("choose another target, or remove this one")),
         B::File { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
-            (12, Some("a directory that you may write to is needed"))
+            (12, Some("it must be yours to read, and its directory yours to write to"))
         }
         B::File { source, .. } | B::Tree(knarr_tree::TreeError::Path { source, .. })
             if source.kind() == std::io::ErrorKind::StorageFull =>
@@ -54,6 +54,7 @@ fn classify_bootstrap(error: &BootstrapError) -> (u8, Option<&'static str>) {
             (18, None)
         }
         B::FileConflict { .. } => (19, None),
+        B::DeviceNode { .. } => (22, Some("run as root, or leave it out with --path-exclude")),
         B::TriggerLoop { .. } => (14, None),
         B::CannotRun { .. } => (
             20,

@@ -36,6 +36,7 @@ compare: unit
 lint:
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	if cargo deny --version >/dev/null 2>&1; then cargo deny --log-level error check bans licenses sources; fi
 	cargo tree --locked --workspace --edges normal --prefix none | awk '$$1 ~ /^(aws-lc-sys|openssl-sys|liblzma-sys|prost|bindgen|cmake)$$/ { print "forbidden dependency: " $$1; bad = 1 } END { exit bad }'
 
 unit:

@@ -9,3 +9,4 @@ mod cli;
 mod faults;
 mod real_mirror;
 mod rootless;
+mod sources;

@@ -259,21 +259,40 @@ impl Mirror {
 
     /// `knarr bootstrap` of the fixture suite into `target`, not started yet.
     pub(crate) fn bootstrap(&self, target: &str) -> Command {
-        let suite = self.path("suite.toml");
-        fs::write(&suite, SUITE).unwrap();
+        let mut command = self.bootstrap_of(&self.suite(), target);
+        command.arg(&self.url).arg("--keyring").arg(self.path("key.gpg"));
+        command
+    }
+
+    /// `knarr bootstrap` of any suite, without a mirror and a keyring.
+    pub(crate) fn bootstrap_of(&self, suite: &Path, target: &str) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_knarr"));
-        command.arg("bootstrap").arg(suite).arg(self.target(target)).arg(&self.url);
-        command.arg("--keyring").arg(self.path("key.gpg")).args([
-            "--timeout",
-            "2s",
-            "--retries",
-            "1",
-            "--resolv-conf",
-            "none",
-        ]);
+        command.arg("bootstrap").arg(suite).arg(self.target(target));
+        command.args(["--timeout", "2s", "--retries", "1", "--resolv-conf", "none"]);
         command.env_remove("SOURCE_DATE_EPOCH").env("KNARR_CACHE_DIR", self.path("cache"));
         command.env_remove("http_proxy").env("no_proxy", "*");
+        command.env_remove("KNARR_MIRROR").env("KNARR_CONFIG", "/dev/null");
         command
+    }
+
+    /// The file of the fixture suite.
+    pub(crate) fn suite(&self) -> PathBuf {
+        let path = self.path("suite.toml");
+        fs::write(&path, SUITE).unwrap();
+        path
+    }
+
+    /// The public key, armoured.
+    pub(crate) fn armoured_key(&self) -> String {
+        String::from_utf8(succeed(self.gpg("key").args(["--armor", "--export"])).stdout).unwrap()
+    }
+
+    /// The fingerprint of its key.
+    pub(crate) fn fingerprint(&self) -> String {
+        let text = succeed(self.gpg("key").args(["--with-colons", "--list-keys"])).stdout;
+        let text = String::from_utf8(text).unwrap();
+        let line = text.lines().find(|line| line.starts_with("fpr:")).unwrap();
+        line.split(':').nth(9).unwrap().to_owned()
     }
 
     fn target(&self, target: &str) -> String {

@@ -8,10 +8,12 @@
 
 pub mod architecture;
 pub mod digest;
+pub mod near;
 pub mod size;
 pub mod time;
 
 pub use architecture::Architecture;
 pub use digest::{Digest, DigestReader, DigestWriter};
+pub use near::near;
 pub use size::HumanSize;
 pub use time::Timestamp;

@@ -144,6 +144,12 @@ pub enum BootstrapError {
     /// Ctrl-C or a signal.
     #[error("interrupted")]
     Interrupted,
+    /// A repository without `Signed-By`, and no keyring that could stand in.
+    #[error("{place} has no Signed-By, and no keyring was named")]
+    NoKeys {
+        /// File and line.
+        place: String,
+    },
     /// A request that cannot be met.
     #[error("{0}")]
     Request(String),

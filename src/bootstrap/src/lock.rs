@@ -58,6 +58,12 @@ pub struct LockedRelease {
     pub date: Timestamp,
     /// Digest of the signed text.
     pub digest: Digest,
+    /// The repository that it was added by; empty for the suite's own.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub repository: String,
+    /// Digest of the keys that could sign it, for a repository.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub keyring: Option<Digest>,
 }
 
 /// A package, pinned to its bytes.
@@ -134,6 +140,13 @@ impl Lock {
             reason: error.to_string(),
         })?;
         Ok(format!("# Written by knarr: the exact bytes that a root filesystem is made of.\n{body}"))
+    }
+
+    /// `name/suite` of every repository beside the suite's own.
+    #[must_use]
+    pub fn repositories(&self) -> Vec<String> {
+        let extra = self.releases.iter().filter(|release| !release.repository.is_empty());
+        extra.map(|release| format!("{}/{}", release.repository, release.suite)).collect()
     }
 
     /// Sum of the sizes of the .debs in bytes.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use knarr_base::{Architecture, Timestamp};
+use knarr_mirror::repository::Repository;
 use knarr_mirror::suite::Suite;
 
 use crate::filter::PathFilter;
@@ -21,12 +22,18 @@ pub struct Options {
     pub target: Target,
     /// Addresses given by hand: then they alone are used, without pockets.
     pub mirrors: Vec<String>,
-    /// The main mirror when none is given by hand.
-    pub main_mirror: String,
-    /// The mirror of security updates when none is given by hand.
-    pub security_mirror: String,
+    /// The main mirrors when none is given by hand, first to last.
+    pub main_mirrors: Vec<String>,
+    /// The mirrors of security updates when none is given by hand.
+    pub security_mirrors: Vec<String>,
     /// Which pockets are used.
     pub pockets: Vec<String>,
+    /// Repositories beside the suite's own.
+    pub repositories: Vec<Repository>,
+    /// The suite was named by a sources file: its repositories are all there is.
+    pub only_repositories: bool,
+    /// Where keys are looked for that are named by their fingerprint only.
+    pub key_directories: Vec<PathBuf>,
     /// For which machine.
     pub architecture: Architecture,
     /// What it starts from.

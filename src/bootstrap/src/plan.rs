@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use knarr_base::Timestamp;
+use knarr_base::{Digest, Timestamp};
 use knarr_deb::packages::PackagesIndex;
 use knarr_deb::relation::parse_relations;
 use knarr_deb::resolve::{self as solver, PackageId, Request, Solution, Universe};
@@ -18,30 +18,48 @@ use crate::lock::{LOCK_VERSION, Lock, LockedPackage, LockedRelease};
 use crate::options::Options;
 use crate::{BootstrapError, Progress};
 
-/// The releases that a bootstrap draws on, without their keys checked yet.
+/// The releases that a bootstrap draws on, without their keys checked yet: the suite's own, then those
+/// of each repository.
 pub fn sources(options: &Options) -> Result<Vec<Source>, BootstrapError> {
-    let suite = &options.suite;
     let keyring = keyring(options)?;
-    let source = |mirrors: Vec<String>, name: &str| Source {
-        mirrors,
-        suite: name.to_owned(),
-        components: options.components.clone(),
-        keyring: keyring.clone(),
-    };
-    let main =
-        if options.mirrors.is_empty() { vec![options.main_mirror.clone()] } else { options.mirrors.clone() };
-    let mut sources = vec![source(main.clone(), &suite.name)];
-    for pocket in suite.pockets.iter().filter(|pocket| options.pockets.contains(&pocket.name)) {
-        let mirrors = match pocket.mirror {
-            Role::Main => main.clone(),
-            Role::Security => vec![options.security_mirror.clone()],
-        };
-        sources.push(source(mirrors, &pocket.suite));
+    let mut sources = if options.only_repositories { Vec::new() } else { own_sources(options, &keyring) };
+    for repository in &options.repositories {
+        let own = repository.keyring(&keyring, &options.key_directories)?;
+        if own.is_empty() {
+            return Err(BootstrapError::NoKeys { place: repository.place.clone() });
+        }
+        sources.extend(repository.sources(options.architecture, &own));
+    }
+    if sources.is_empty() {
+        let architecture = options.architecture;
+        return Err(BootstrapError::Request(format!("no repository that was named is for {architecture}")));
     }
     Ok(sources)
 }
 
-fn keyring(options: &Options) -> Result<Keyring, BootstrapError> {
+fn own_sources(options: &Options, keyring: &Keyring) -> Vec<Source> {
+    let suite = &options.suite;
+    let source = |mirrors: &[String], name: &str| Source {
+        mirrors: mirrors.to_vec(),
+        suite: name.to_owned(),
+        components: options.components.clone(),
+        keyring: keyring.clone(),
+        ..Source::default()
+    };
+    let main = if options.mirrors.is_empty() { &options.main_mirrors } else { &options.mirrors };
+    let mut sources = vec![source(main, &suite.name)];
+    for pocket in suite.pockets.iter().filter(|pocket| options.pockets.contains(&pocket.name)) {
+        let mirrors = match pocket.mirror {
+            Role::Main => main,
+            Role::Security => &options.security_mirrors,
+        };
+        sources.push(source(mirrors, &pocket.suite));
+    }
+    sources
+}
+
+/// The keys of the suite's own mirrors.
+pub(crate) fn keyring(options: &Options) -> Result<Keyring, BootstrapError> {
     let mut keyring = Keyring::default();
     let pgp = |error| BootstrapError::Mirror(MirrorError::Keyring(error));
     for path in &options.keyrings {
@@ -68,7 +86,7 @@ pub fn resolve(options: &Options, mirror: &Mirror, progress: &dyn Progress) -> R
     for (number, (release, indices)) in offers.iter().enumerate() {
         release.warnings().iter().for_each(|warning| progress.warn(warning));
         for (component, index) in indices {
-            universe.add(index, release.pin(), &format!("{}/{component}", release.source().suite));
+            universe.add(index, release.pin(), &format!("{}/{component}", release.source().label()));
             origin.push(number);
         }
     }
@@ -110,6 +128,9 @@ fn fetch_offer(
         architectures.push("all");
     }
     let mut indices = Vec::new();
+    if source.is_flat() {
+        indices.push((String::new(), mirror.index(&release, "", "", &|_| {})?));
+    }
     for component in &source.components {
         for architecture in &architectures {
             let index = mirror.index(&release, component, architecture, &|_| {});
@@ -220,11 +241,14 @@ fn locked(
 }
 
 fn locked_release(release: &VerifiedRelease) -> LockedRelease {
+    let is_extra = !release.source().repository.is_empty();
     LockedRelease {
         suite: release.source().suite.clone(),
         mirrors: release.source().mirrors.clone(),
         components: release.source().components.clone(),
         date: release.release().date,
         digest: release.digest(),
+        repository: release.source().repository.clone(),
+        keyring: is_extra.then(|| Digest::of(release.source().keyring.as_bytes())),
     }
 }

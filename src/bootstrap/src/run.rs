@@ -14,7 +14,9 @@ use knarr_linux::emulator::Emulator;
 use knarr_linux::sandbox::Sandbox;
 use knarr_linux::signals::interrupted;
 use knarr_mirror::cache::Cache;
+use knarr_mirror::repository::Repository;
 use knarr_mirror::{Mirror, MirrorError, PoolFile};
+use knarr_pgp::Keyring;
 use knarr_tree::root::Root;
 
 use crate::configure::Configurator;
@@ -25,12 +27,11 @@ use crate::options::{Options, ResolvConf};
 use crate::package::Package;
 use crate::reuse::Product;
 use crate::scripts::{Explanation, OUTSIDE_ROOT, Runner, ScriptPolicy};
-use crate::sources::{AptSource, deb822};
 use crate::stage::Stage;
 use crate::target::{Format, Target};
 use crate::unpack::{Preinst, Source, Unpacker};
 use crate::variant::Variant;
-use crate::{BootstrapError, Progress, database, finish, output, plan};
+use crate::{BootstrapError, Progress, database, finish, output, plan, sources};
 
 /// What a bootstrap did.
 #[derive(Clone, Debug)]
@@ -132,17 +133,30 @@ fn obtain_lock(options: &Options, mirror: &Mirror, progress: &dyn Progress) -> R
 fn check_fits(options: &Options, path: &Path, lock: &Lock) -> Result<(), BootstrapError> {
     let mut include = options.include.clone();
     include.sort();
-    let asked = (options.suite.name.as_str(), options.architecture, options.variant.name(), &include);
-    let locked = (lock.suite.as_str(), lock.architecture, lock.variant.as_str(), &lock.include);
+    let repositories = repositories_of(options);
+    let asked =
+        (options.suite.name.as_str(), options.architecture, options.variant.name(), &include, &repositories);
+    let known = lock.repositories();
+    let locked = (lock.suite.as_str(), lock.architecture, lock.variant.as_str(), &lock.include, &known);
     if asked == locked {
         return Ok(());
     }
-    let show = |(suite, architecture, variant, include): (&str, Architecture, &str, &Vec<String>)| {
-        format!("{suite} {architecture} {variant} with [{}]", include.join(", "))
+    let show = |(suite, architecture, variant, include, more): Asked<'_>| {
+        let more = if more.is_empty() { String::new() } else { format!(" from {}", more.join(", ")) };
+        format!("{suite} {architecture} {variant} with [{}]{more}", include.join(", "))
     };
     let reason =
         format!("it is of {}, asked for is {}; remove it to resolve anew", show(locked), show(asked));
     Err(BootstrapError::BadLock { path: path.to_owned(), reason })
+}
+
+type Asked<'a> = (&'a str, Architecture, &'a str, &'a Vec<String>, &'a Vec<String>);
+
+/// `name/suite` of every repository that was asked for, as [`Lock::repositories`] has them.
+fn repositories_of(options: &Options) -> Vec<String> {
+    let sources = |repository: &Repository| repository.sources(options.architecture, &Keyring::default());
+    let sources = options.repositories.iter().flat_map(sources);
+    sources.map(|source| format!("{}/{}", source.repository, source.suite)).collect()
 }
 
 /// One line for a change.
@@ -436,38 +450,9 @@ fn write_host_files(options: &Options, lock: &Lock, root: &Root) -> Result<(), B
         root.write("etc/resolv.conf", &bytes, 0o644)?;
     }
     if root.exists("etc/apt")? {
-        write_apt_sources(options, lock, root)?;
+        sources::write(options, lock, root)?;
     }
     Ok(())
-}
-
-fn write_apt_sources(options: &Options, lock: &Lock, root: &Root) -> Result<(), BootstrapError> {
-    let suite = &options.suite;
-    let mut signed_by = suite.signed_by.clone();
-    if !options.keyrings.is_empty() {
-        let mut keys = Vec::new();
-        if let Some(source) = plan::sources(options)?.first() {
-            keys.extend_from_slice(source.keyring.as_bytes());
-        }
-        root.create_dir_all("etc/apt/keyrings", 0o755)?;
-        root.write("etc/apt/keyrings/knarr.gpg", &keys, 0o644)?;
-        signed_by = "/etc/apt/keyrings/knarr.gpg".to_owned();
-    } else if !root.exists(&signed_by)? {
-        signed_by = String::new();
-    }
-    let source = |release: &crate::lock::LockedRelease| AptSource {
-        mirrors: release.mirrors.clone(),
-        suites: vec![release.suite.clone()],
-        components: release.components.clone(),
-        signed_by: signed_by.clone(),
-    };
-    let text = deb822(&lock.releases.iter().map(source).collect::<Vec<_>>());
-    root.create_dir_all("etc/apt/sources.list.d", 0o755)?;
-    Ok(root.write(
-        &format!("etc/apt/sources.list.d/{}.sources", suite.distribution),
-        text.as_bytes(),
-        0o644,
-    )?)
 }
 
 fn conclude(options: &Options, root: &Root, packages: &[Package]) -> Result<(), BootstrapError> {

@@ -16,6 +16,7 @@ use knarr_bootstrap::{BootstrapError, Options, Report, run as bootstrap};
 use knarr_linux::namespace;
 use knarr_mirror::host::host_mirror;
 use knarr_mirror::release::Leniency;
+use knarr_mirror::repository::{self, Repository};
 use knarr_mirror::suite::{Role, Suite};
 use knarr_mirror::{Mirror, Options as MirrorOptions};
 
@@ -27,13 +28,16 @@ use crate::ui::Ui;
 #[derive(Debug, clap::Args)]
 #[command(args_override_self = true)]
 pub(crate) struct Args {
-    /// Suite (see `knarr suite ls`), or a suite file
+    /// Suite (see `knarr suite ls`), a suite file (.toml), or a file of apt's (.sources, .list)
     suite: String,
     /// Where the result goes: DIR, FILE.tar[.gz|.xz|.zst], FILE.squashfs, FILE.ext4, oci:DIR, oci-archive:FILE, or - for a tarball on standard output
     target: String,
-    /// Mirrors to use instead of the suite's own, first to last; pockets are then left out unless named
-    #[arg(env = "KNARR_MIRROR", value_delimiter = ' ')]
+    /// Mirrors to use instead of the suite's own, each in place of those before it that fail; pockets are then left out unless named. A sources file or line stands for itself. Also KNARR_MIRROR
+    #[arg(value_name = "MIRROR")]
     mirrors: Vec<String>,
+    /// Add repositories: a .sources or .list file of apt's, or a line such as "deb [signed-by=KEY] URI SUITE COMPONENT"
+    #[arg(long, value_name = "FILE|LINE", alias = "extra-repository")]
+    sources: Vec<String>,
     /// Form of the result, when its name does not say
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
@@ -185,10 +189,20 @@ fn mirror_options(args: &Args, cache: PathBuf) -> MirrorOptions {
 }
 
 fn options(args: Args, rootless: bool) -> anyhow::Result<Options> {
-    let suite = crate::suite::find(&args.suite)?;
+    let (suite, from_file) = crate::suite::find(&args.suite)?;
     let architecture = args.arch.unwrap_or_else(Architecture::native);
-    let (main_mirror, security_mirror) = mirrors(&suite, architecture, args.snapshot.as_deref())?;
-    let pockets = pockets(&args, &suite)?;
+    let (typed, addresses): (Vec<_>, Vec<_>) =
+        mirror_words(&args.mirrors, from_file.is_none() && args.snapshot.is_none())
+            .into_iter()
+            .partition(|word| repository::is_sources(word));
+    let only_repositories = from_file.is_some() || (addresses.is_empty() && !typed.is_empty());
+    let repositories =
+        repositories(from_file, &typed, &args.sources, &suite.distribution, only_repositories)?;
+    if only_repositories {
+        check_only_repositories(&args, &addresses)?;
+    }
+    let (main_mirrors, security_mirrors) = mirrors(&suite, architecture, args.snapshot.as_deref())?;
+    let pockets = pockets(args.pockets.as_deref(), &suite, addresses.is_empty())?;
     let mut filter = PathFilter::default();
     args.path_exclude.iter().for_each(|pattern| filter.exclude(pattern));
     args.path_include.iter().for_each(|pattern| filter.include(pattern));
@@ -205,10 +219,13 @@ fn options(args: Args, rootless: bool) -> anyhow::Result<Options> {
     Ok(Options {
         target: Target::parse(&args.target, args.format.as_deref())
             .map_err(|error| BootstrapError::Request(error.to_string()))?,
-        mirrors: args.mirrors.into_iter().filter(|mirror| !mirror.is_empty()).collect(),
-        main_mirror,
-        security_mirror,
+        mirrors: addresses,
+        main_mirrors,
+        security_mirrors,
         pockets,
+        repositories,
+        only_repositories,
+        key_directories: Vec::new(),
         architecture,
         variant: args.variant,
         include: args.include,
@@ -247,12 +264,63 @@ fn options(args: Args, rootless: bool) -> anyhow::Result<Options> {
     })
 }
 
+/// Addresses and sources as they were typed, or as `KNARR_MIRROR` has them where it counts: a sources
+/// line is one word, everything else ends at a space or a comma.
+fn mirror_words(typed: &[String], environment_counts: bool) -> Vec<String> {
+    let environment = std::env::var("KNARR_MIRROR").ok().filter(|_| environment_counts && typed.is_empty());
+    let split = |word: &String| match repository::is_line(word) {
+        true => vec![word.clone()],
+        false => word.split([' ', ',']).filter(|word| !word.is_empty()).map(str::to_owned).collect(),
+    };
+    typed.iter().chain(&environment).flat_map(split).collect()
+}
+
+/// Everything that sources files and lines name. Each file keeps a name of its own in the root.
+fn repositories(
+    from_suite: Option<Vec<Repository>>,
+    typed: &[String],
+    added: &[String],
+    distribution: &str,
+    only: bool,
+) -> anyhow::Result<Vec<Repository>> {
+    let mut taken = if only { Vec::new() } else { vec![distribution.to_owned()] };
+    let mut all = Vec::new();
+    let loaded = typed.iter().chain(added).map(|word| repository::load(word));
+    for group in from_suite.map(Ok).into_iter().chain(loaded) {
+        let mut group = group?;
+        let name = group[0].name.clone();
+        let free = |name: &String| !taken.contains(name);
+        let numbered = (2..).map(|number| format!("{name}-{number}"));
+        let name = std::iter::once(name.clone()).chain(numbered).find(free).unwrap_or(name);
+        group.iter_mut().for_each(|repository| repository.name.clone_from(&name));
+        taken.push(name);
+        all.append(&mut group);
+    }
+    Ok(all)
+}
+
+/// What would change the suite's own mirrors has nothing to change when sources replace them.
+fn check_only_repositories(args: &Args, addresses: &[String]) -> anyhow::Result<()> {
+    let idle = [
+        ("--components", !args.components.is_empty()),
+        ("--pockets", args.pockets.is_some()),
+        ("--snapshot", args.snapshot.is_some()),
+        ("a mirror", !addresses.is_empty() && !args.mirrors.is_empty()),
+    ];
+    match idle.iter().find(|(_, given)| *given) {
+        Some((what, _)) => bail!(BootstrapError::Request(format!(
+            "{what} cannot be given beside a sources file that stands for the suite: the file says it"
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// The machine's own mirrors before the distribution's, unless a time is asked for.
 fn mirrors(
     suite: &Suite,
     architecture: Architecture,
     snapshot: Option<&str>,
-) -> anyhow::Result<(String, String)> {
+) -> anyhow::Result<(Vec<String>, Vec<String>)> {
     if let Some(time) = snapshot {
         let template = |template: Option<&String>| {
             let template = template.with_context(|| format!("suite {} has no snapshots", suite.name))?;
@@ -261,7 +329,7 @@ fn mirrors(
         let main = template(suite.snapshot.as_ref())?;
         let security =
             suite.security_snapshot.as_ref().map_or_else(|| Ok(main.clone()), |text| template(Some(text)))?;
-        return Ok((main, security));
+        return Ok((vec![main], vec![security]));
     }
     let all = Suite::all()?;
     let pick = |role| {
@@ -269,22 +337,22 @@ fn mirrors(
         let native = architecture == Architecture::native() || suite.ports_mirror.is_none();
         if native { host_mirror(suite, role, &all).unwrap_or_else(default) } else { default() }
     };
-    Ok((pick(Role::Main), pick(Role::Security)))
+    Ok((vec![pick(Role::Main)], vec![pick(Role::Security)]))
 }
 
-fn pockets(args: &Args, suite: &Suite) -> anyhow::Result<Vec<String>> {
+fn pockets(named: Option<&[String]>, suite: &Suite, all_by_default: bool) -> anyhow::Result<Vec<String>> {
     let all: Vec<String> = suite.pockets.iter().map(|pocket| pocket.name.clone()).collect();
-    match &args.pockets {
-        None if args.mirrors.iter().all(String::is_empty) => Ok(all),
+    match named {
+        None if all_by_default => Ok(all),
         None => Ok(Vec::new()),
-        Some(named) if named == &["none"] => Ok(Vec::new()),
+        Some([none]) if none == "none" => Ok(Vec::new()),
         Some(named) => match named.iter().find(|name| !all.contains(name)) {
             Some(unknown) => bail!(BootstrapError::Request(format!(
                 "suite {} has no pocket {unknown}: it has {}",
                 suite.name,
                 all.join(", ")
             ))),
-            None => Ok(named.clone()),
+            None => Ok(named.to_vec()),
         },
     }
 }

@@ -62,6 +62,7 @@ fn classify_bootstrap(error: &BootstrapError) -> (u8, Option<&'static str>) {
                 "install qemu-user-static (nothing must be set up), or use --variant extract, which runs nothing",
             ),
         ),
+        B::NoKeys { .. } => (33, Some("add a Signed-By, or name the keys with --keyring")),
         B::Request(_) => (2, None),
         B::Linux(knarr_linux::LinuxError::Interrupted) => (130, None),
         B::Linux(_) => (21, None),
@@ -74,7 +75,7 @@ fn classify_mirror(error: &MirrorError) -> (u8, Option<&'static str>) {
     use MirrorError as M;
     match error {
         M::UnknownSuite { .. } => (30, Some("`knarr suite ls` shows all")),
-        M::BadSuite { .. } => (30, None),
+        M::BadSuite { .. } | M::BadSources { .. } | M::SourcesFile { .. } => (30, None),
         M::Untrusted { source, .. } => classify_trust(source),
         M::Keyring(_) => (31, None),
         M::Expired { .. } => {
@@ -115,6 +116,7 @@ fn classify_mirror(error: &MirrorError) -> (u8, Option<&'static str>) {
 const fn classify_trust(error: &PgpError) -> (u8, Option<&'static str>) {
     match error {
         PgpError::BadSignature => (32, None),
+        PgpError::NotPinned { .. } => (33, None),
         PgpError::UnknownKey { .. } => (33, Some("--keyring names the keys that may sign")),
         PgpError::KeyExpired { .. } | PgpError::SignatureExpired { .. } => (34, None),
         PgpError::KeyRevoked { .. } => (35, None),

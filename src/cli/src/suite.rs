@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use clap::Subcommand;
+use knarr_mirror::repository::{self, Repository};
 use knarr_mirror::suite::Suite;
 
 use crate::ui::Ui;
@@ -15,7 +16,7 @@ pub(crate) enum Command {
     Ls,
     /// Show what a suite stands for
     Show {
-        /// Name or alias of a suite, or a suite file
+        /// Name or alias of a suite, a suite file, or a .sources file
         suite: String,
     },
 }
@@ -27,17 +28,22 @@ pub(crate) fn run(command: &Command, ui: &Ui) -> anyhow::Result<()> {
     }
 }
 
-/// A suite by name, or from a file when the word looks like a path.
-pub(crate) fn find(word: &str) -> anyhow::Result<Suite> {
+/// A suite by name, or from a file when the word looks like a path; with the repositories that stand
+/// in for its own mirrors when the file is one of apt's.
+pub(crate) fn find(word: &str) -> anyhow::Result<(Suite, Option<Vec<Repository>>)> {
+    if repository::is_sources(word) {
+        let repositories = repository::load(word)?;
+        return Ok((Suite::of_repository(&repositories[0]), Some(repositories)));
+    }
     if word.contains('/') || word.ends_with(".toml") {
         let text = std::fs::read_to_string(word).map_err(|source| knarr_bootstrap::BootstrapError::File {
             path: word.into(),
             doing: "read",
             source,
         })?;
-        return Ok(Suite::parse(word, &text)?);
+        return Ok((Suite::parse(word, &text)?, None));
     }
-    Ok(Suite::find(word)?)
+    Ok((Suite::find(word)?, None))
 }
 
 fn list(ui: &Ui) -> anyhow::Result<()> {
@@ -60,7 +66,7 @@ fn list(ui: &Ui) -> anyhow::Result<()> {
 }
 
 fn show(word: &str, ui: &Ui) -> anyhow::Result<()> {
-    let suite = find(word)?;
+    let (suite, _) = find(word)?;
     let mut text = String::new();
     let architectures: Vec<&str> =
         suite.architectures.iter().map(|architecture| architecture.name()).collect();

@@ -136,7 +136,7 @@ impl Mirror {
     ) -> Result<VerifiedRelease, MirrorError> {
         let mut last = None;
         for mirror in &source.mirrors {
-            let base = suite_url(mirror, &source.suite);
+            let base = source.url(mirror);
             match self.release_from(&base, source, architecture, now) {
                 Err(error) if error.is_passing() || matches!(error, MirrorError::Status { .. }) => {
                     last = Some(error);
@@ -267,13 +267,13 @@ impl Mirror {
         let (suffix, packed) = choose_compression(release, &name);
         if self.options.offline {
             return Err(MirrorError::Offline {
-                url: format!("{}/{name}", suite_url(&release.source.mirrors[0], &release.source.suite)),
+                url: format!("{}/{name}", release.source.url(&release.source.mirrors[0])),
             });
         }
         let mut last = None;
         for mirror in &release.source.mirrors {
-            let base = suite_url(mirror, &release.source.suite);
-            for url in index_urls(&base, &name, suffix, packed, release.release.acquire_by_hash) {
+            let base = release.source.url(mirror);
+            for url in index_urls(&base, &name, suffix, packed, release.by_hash()) {
                 let mut compact = Vec::new();
                 let fetched = self.retrying(|| {
                     compact = self.fetch_index(&url, suffix, packed, text, on_bytes)?;
@@ -573,12 +573,8 @@ fn pause(attempt: u32) -> Duration {
     Duration::from_millis(100 << attempt.min(6))
 }
 
-fn suite_url(mirror: &str, suite: &str) -> String {
-    format!("{}/dists/{}", mirror.trim_end_matches('/'), encode_path(suite.trim_matches('/')))
-}
-
 /// Names in a pool hold `+`, `~` and `:`; only what a URL cannot hold is written as `%XX`.
-fn encode_path(path: &str) -> String {
+pub(crate) fn encode_path(path: &str) -> String {
     path.bytes().fold(String::with_capacity(path.len()), |mut out, byte| {
         if byte.is_ascii_alphanumeric() || b"/+~:.-_=,@".contains(&byte) {
             out.push(char::from(byte));
@@ -589,8 +585,13 @@ fn encode_path(path: &str) -> String {
     })
 }
 
-/// `main/binary-amd64/Packages`; security suites of old put a directory before it.
+/// `main/binary-amd64/Packages`; security suites of old put a directory before it; a directory without
+/// components has one index for all.
 fn index_name(release: &Release, component: &str, architecture: &str) -> String {
+    if component.is_empty() {
+        let dotted = release.files.contains_key("./Packages");
+        return if dotted { "./Packages".to_owned() } else { "Packages".to_owned() };
+    }
     let plain = format!("{component}/binary-{architecture}/Packages");
     let prefixed = release.components.iter().find(|has| has.rsplit('/').next() == Some(component));
     match prefixed {
@@ -609,8 +610,8 @@ fn choose_compression(release: &VerifiedRelease, name: &str) -> (&'static str, F
 }
 
 fn index_urls(base: &str, name: &str, suffix: &str, packed: FileSum, by_hash: bool) -> Vec<String> {
-    let directory = name.rsplit_once('/').map_or("", |(directory, _)| directory);
-    let hashed = by_hash.then(|| format!("{base}/{directory}/by-hash/SHA256/{}", packed.digest.hex()));
+    let directory = name.rsplit_once('/').map_or_else(String::new, |(directory, _)| format!("/{directory}"));
+    let hashed = by_hash.then(|| format!("{base}{directory}/by-hash/SHA256/{}", packed.digest.hex()));
     hashed.into_iter().chain([format!("{base}/{name}{suffix}")]).collect()
 }
 

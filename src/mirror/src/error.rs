@@ -25,6 +25,23 @@ pub enum MirrorError {
         /// What is wrong, with its line.
         reason: String,
     },
+    /// A sources file that cannot be read.
+    #[error("cannot read {path}")]
+    SourcesFile {
+        /// Which file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        source: io::Error,
+    },
+    /// A sources file or line that cannot be used.
+    #[error("{place}: {reason}")]
+    BadSources {
+        /// File and line.
+        place: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// A signature that proves nothing.
     #[error("{url} cannot be trusted")]
     Untrusted {

@@ -13,6 +13,7 @@ pub mod error;
 mod fetch;
 pub mod host;
 pub mod release;
+pub mod repository;
 pub mod suite;
 #[cfg(test)]
 mod tests_support;

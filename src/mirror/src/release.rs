@@ -10,18 +10,60 @@ use knarr_deb::release::Release;
 use knarr_pgp::Keyring;
 
 use crate::MirrorError;
+use crate::client::encode_path;
 
 /// Where a suite comes from and who may sign it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Source {
     /// Base addresses, tried in this order.
     pub mirrors: Vec<String>,
-    /// The suite's name in the mirror.
+    /// The suite's name in the mirror; one that ends in `/` is a directory without components.
     pub suite: String,
     /// Components to use.
     pub components: Vec<String>,
     /// The keys that may sign.
     pub keyring: Keyring,
+    /// The repository that it belongs to; empty for the suite's own.
+    pub repository: String,
+    /// How indices are asked for.
+    pub by_hash: ByHash,
+    /// It may be past its `Valid-Until`.
+    pub ignore_valid_until: bool,
+}
+
+/// Whether indices are fetched under their digest.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ByHash {
+    /// Where the Release file says that they can be.
+    #[default]
+    Promised,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Source {
+    /// Whether it is a directory of packages, without components.
+    #[must_use]
+    pub fn is_flat(&self) -> bool {
+        self.suite.ends_with('/')
+    }
+
+    /// The address of its Release file's directory at one of its mirrors.
+    pub(crate) fn url(&self, mirror: &str) -> String {
+        let mirror = mirror.trim_end_matches('/');
+        let directory = if self.is_flat() { String::new() } else { "/dists".to_owned() };
+        let suite = self.suite.trim_start_matches("./").trim_matches('/');
+        let suite = if suite.is_empty() { String::new() } else { format!("/{}", encode_path(suite)) };
+        format!("{mirror}{directory}{suite}")
+    }
+
+    /// What a person calls it: the suite, or for a directory the repository.
+    #[must_use]
+    pub fn label(&self) -> &str {
+        if self.is_flat() { &self.repository } else { &self.suite }
+    }
 }
 
 /// A Release file whose signature, date and names were checked.
@@ -59,6 +101,14 @@ impl VerifiedRelease {
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.warnings
+    }
+
+    pub(crate) const fn by_hash(&self) -> bool {
+        match self.source.by_hash {
+            ByHash::Promised => self.release.acquire_by_hash,
+            ByHash::Always => true,
+            ByHash::Never => false,
+        }
     }
 
     /// The priority that apt would give its packages.
@@ -118,6 +168,10 @@ impl Expect<'_> {
     /// Ubuntu's `noble-updates` and `noble-proposed` have the code name `noble` and are signed by the
     /// same key: whoever can change what we fetch must not be able to give one for the other.
     fn check_suite(&self, url: &str, release: &Release) -> Result<(), MirrorError> {
+        // A directory is what its address says: its Release file need not name it.
+        if self.source.is_flat() {
+            return Ok(());
+        }
         let expected = self.source.suite.trim_matches('/');
         let pocket_of =
             |name: &str| release.suite.strip_prefix(name).is_some_and(|rest| rest.starts_with(['-', '/']));
@@ -143,7 +197,14 @@ impl Expect<'_> {
                 found: release.components.clone(),
             });
         }
-        if !release.architectures.iter().any(|has| has == self.architecture.name()) {
+        let serves = |has: &String| has == self.architecture.name() || has == "all";
+        // `all` alone is enough for a repository of scripts; a directory's Release file may name none.
+        let enough = if self.source.repository.is_empty() {
+            release.architectures.iter().any(|has| has == self.architecture.name())
+        } else {
+            release.architectures.iter().any(serves) || self.source.is_flat()
+        };
+        if !enough {
             return Err(MirrorError::MissingArchitecture {
                 url: url.to_owned(),
                 architecture: self.architecture.name().to_owned(),
@@ -160,8 +221,9 @@ impl Expect<'_> {
         }
         let age = u64::try_from(now.0 - date.0).unwrap_or(0);
         let mut warnings = Vec::new();
+        let lenient = self.lenient.expired || self.source.ignore_valid_until;
         match release.valid_until {
-            Some(valid_until) if valid_until < now && !self.lenient.expired => {
+            Some(valid_until) if valid_until < now && !lenient => {
                 return Err(MirrorError::Expired { url, valid_until, now });
             }
             Some(valid_until) if valid_until < now => {

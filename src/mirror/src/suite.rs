@@ -9,6 +9,7 @@ use knarr_base::Architecture;
 use serde::Deserialize;
 
 use crate::MirrorError;
+use crate::repository::Repository;
 
 /// A suite, its pockets and the keys that sign them.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -93,6 +94,37 @@ impl Suite {
         found.ok_or_else(|| MirrorError::UnknownSuite { name: name.to_owned(), known })
     }
 
+    /// What a sources file is of: the known suite that it names first, or else one that is described by
+    /// the file alone.
+    #[must_use]
+    pub fn of_repository(first: &Repository) -> Self {
+        let name = first.suites.first().map_or(first.name.as_str(), String::as_str);
+        if let Ok(known) = Self::find(name) {
+            return known;
+        }
+        let name = if name.ends_with('/') { first.name.clone() } else { name.to_owned() };
+        let all = Architecture::names().into_iter().filter_map(|name| name.parse().ok());
+        Self {
+            name,
+            aliases: Vec::new(),
+            distribution: first.name.clone(),
+            version: String::new(),
+            mirror: first.uris.first().cloned().unwrap_or_default(),
+            security_mirror: None,
+            ports_mirror: None,
+            snapshot: None,
+            security_snapshot: None,
+            components: first.components.clone(),
+            all_components: first.components.clone(),
+            architectures: all.collect(),
+            keyrings: Vec::new(),
+            signed_by: String::new(),
+            // Everything that is released today is.
+            usr_merge: true,
+            pockets: Vec::new(),
+        }
+    }
+
     /// The suites that come with Knarr.
     pub fn all() -> Result<Vec<Self>, MirrorError> {
         SUITES.iter().map(|(name, text)| Self::parse(name, text)).collect()
@@ -120,6 +152,11 @@ impl Suite {
 #[must_use]
 pub fn builtin_keyring(name: &str) -> Option<&'static [u8]> {
     KEYRINGS.iter().find(|(known, _)| *known == name).map(|(_, bytes)| *bytes)
+}
+
+/// Every keyring that comes with Knarr: name and bytes.
+pub(crate) fn builtin_keyrings() -> impl Iterator<Item = (&'static str, &'static [u8])> {
+    KEYRINGS.iter().copied()
 }
 
 macro_rules! suite_files {

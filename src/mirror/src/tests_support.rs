@@ -234,6 +234,7 @@ pub(crate) fn source(mirrors: &[&str], keyring: Keyring) -> Source {
         suite: "test".to_owned(),
         components: vec!["main".to_owned()],
         keyring,
+        ..Source::default()
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{PgpError, armor};
+use crate::{PgpError, armor, verify};
 
 /// Public keys in binary form, and perhaps which of them count.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,16 +39,29 @@ impl Keyring {
         self.add_bytes(&path.display().to_string(), &bytes)
     }
 
-    /// From now on only pinned keys count: this one, by its fingerprint or that of its primary key.
+    /// From now on only pinned keys count: this one, by its fingerprint or that of its primary key. A `!`
+    /// at the end means this very key, as it does for apt.
     pub fn pin(&mut self, fingerprint: &str) -> Result<(), PgpError> {
         let digits: String = fingerprint.chars().filter(|digit| !digit.is_ascii_whitespace()).collect();
         let digits = digits.trim_start_matches("0x").to_ascii_uppercase();
+        let (digits, exact) = digits.strip_suffix('!').map_or((digits.as_str(), ""), |digits| (digits, "!"));
         // Version 4 and version 6 keys; shorter names of keys can be forged.
         if !matches!(digits.len(), 40 | 64) || !digits.bytes().all(|digit| digit.is_ascii_hexdigit()) {
             return Err(PgpError::BadFingerprint { found: fingerprint.chars().take(100).collect() });
         }
-        self.pinned.push(digits);
+        self.pinned.push(format!("{digits}{exact}"));
         Ok(())
+    }
+
+    /// The fingerprints that are pinned.
+    #[must_use]
+    pub fn pinned(&self) -> &[String] {
+        &self.pinned
+    }
+
+    /// The same pins, and no keys but those that are pinned; each of them must be there.
+    pub fn narrowed(&self) -> Result<Self, PgpError> {
+        Ok(Self { keys: verify::export(self, &self.pinned)?, pinned: self.pinned.clone() })
     }
 
     /// Whether it holds no key.

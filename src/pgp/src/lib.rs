@@ -43,6 +43,12 @@ pub enum PgpError {
         /// What was given.
         found: String,
     },
+    /// A pinned key that no keyring holds.
+    #[error("the key {fingerprint} is in none of the keyrings")]
+    NoSuchKey {
+        /// Of the key.
+        fingerprint: String,
+    },
     /// The text is not framed as a signed text must be.
     #[error("the signed text is malformed: {reason}")]
     Malformed {

@@ -121,6 +121,35 @@ fn with_context(
     keyring: &Keyring,
     verify: impl FnOnce(&mut Context) -> gpgme::Result<VerificationResult>,
 ) -> Result<Vec<String>, PgpError> {
+    let (_home, mut context) = open_context(keyring)?;
+    match verify(&mut context) {
+        Ok(result) => {
+            let good = judge(&result)?;
+            check_pins(&mut context, &keyring.pinned, good)
+        }
+        Err(error) if error.code() == gpgme::Error::NO_DATA.code() => Err(PgpError::NoSignature),
+        Err(error) => Err(PgpError::Engine(error)),
+    }
+}
+
+/// The keys of these fingerprints alone, in binary form.
+pub(crate) fn export(keyring: &Keyring, fingerprints: &[String]) -> Result<Vec<u8>, PgpError> {
+    let (_home, mut context) = open_context(keyring)?;
+    let mut keys = Vec::new();
+    for fingerprint in fingerprints {
+        let mut key = Vec::new();
+        let found = context.export([fingerprint.as_str()], gpgme::ExportMode::empty(), &mut key);
+        found.map_err(PgpError::Engine)?;
+        if key.is_empty() {
+            return Err(PgpError::NoSuchKey { fingerprint: fingerprint.clone() });
+        }
+        keys.extend(key);
+    }
+    Ok(keys)
+}
+
+/// A gpg that knows these keys, in a home that goes when the first of the two is dropped.
+fn open_context(keyring: &Keyring) -> Result<(tempfile::TempDir, Context), PgpError> {
     let home = make_home(keyring).map_err(PgpError::Home)?;
     static START: Once = Once::new();
     START.call_once(|| {
@@ -133,14 +162,7 @@ fn with_context(
         home.path().to_str().ok_or_else(|| PgpError::Home(io::Error::other("its path is no UTF-8 text")))?;
     context.set_engine_home_dir(path).map_err(PgpError::Engine)?;
     context.set_offline(true);
-    match verify(&mut context) {
-        Ok(result) => {
-            let good = judge(&result)?;
-            check_pins(&mut context, &keyring.pinned, good)
-        }
-        Err(error) if error.code() == gpgme::Error::NO_DATA.code() => Err(PgpError::NoSignature),
-        Err(error) => Err(PgpError::Engine(error)),
-    }
+    Ok((home, context))
 }
 
 fn make_home(keyring: &Keyring) -> io::Result<tempfile::TempDir> {
@@ -226,8 +248,9 @@ fn check_pins(context: &mut Context, pinned: &[String], good: Vec<String>) -> Re
     }
     let mut is_pinned = |fingerprint: &String| {
         let holds = |fingerprint: &str| pinned.iter().any(|pin| pin.eq_ignore_ascii_case(fingerprint));
+        let exactly = holds(&format!("{fingerprint}!"));
         let primary = |key: &gpgme::Key| key.fingerprint().is_ok_and(holds);
-        holds(fingerprint) || context.get_key(fingerprint.as_str()).is_ok_and(|key| primary(&key))
+        exactly || holds(fingerprint) || context.get_key(fingerprint.as_str()).is_ok_and(|key| primary(&key))
     };
     let (allowed, others): (Vec<_>, Vec<_>) = good.into_iter().partition(|good| is_pinned(good));
     if allowed.is_empty() {

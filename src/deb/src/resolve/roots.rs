@@ -7,8 +7,10 @@
 
 use std::collections::{HashMap, HashSet};
 
+use knarr_base::near;
+
 use super::catalog::{Catalog, Name, Version};
-use super::explain::{Unresolvable, near};
+use super::explain::Unresolvable;
 use super::{Because, preference};
 
 /// What is asked for, each with the reason: essential packages, priorities, then names.

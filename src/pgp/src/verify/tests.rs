@@ -218,6 +218,35 @@ fn only_pinned_keys_count() {
 }
 
 #[test]
+fn a_narrowed_keyring_holds_the_pinned_keys_alone() {
+    let (key, other) = (Key::new(), Key::new());
+    let mut both = key.keyring();
+    both.add_bytes("other", &other.public(true)).unwrap();
+    both.pin(&key.fingerprint()).unwrap();
+    let narrowed = both.narrowed().unwrap();
+    assert_eq!(narrowed.as_bytes(), key.public(false));
+    assert!(verify_inline(&narrowed, &key.sign(&[])).is_ok());
+    assert!(matches!(verify_inline(&narrowed, &other.sign(&[])), Err(PgpError::UnknownKey { .. })));
+    both.pin("0123456789ABCDEF0123456789ABCDEF01234567").unwrap();
+    assert!(matches!(both.narrowed().unwrap_err(), PgpError::NoSuchKey { .. }));
+}
+
+#[test]
+fn an_exclamation_mark_pins_the_very_key() {
+    let key = Key::new();
+    key.gpg(&[], &["--quick-add-key", &key.fingerprint(), "rsa2048", "sign", "never"], b"");
+    let signed = key.sign(&[]);
+    let subkey = verify_inline(&key.keyring(), &signed).unwrap().fingerprints()[0].clone();
+    let check = |pin: String| {
+        let mut keyring = key.keyring();
+        keyring.pin(&pin).unwrap();
+        verify_inline(&keyring, &signed).map(drop)
+    };
+    check(format!("{subkey}!")).unwrap();
+    assert!(matches!(check(format!("{}!", key.fingerprint())).unwrap_err(), PgpError::NotPinned { .. }));
+}
+
+#[test]
 fn a_detached_signature_may_hold_signatures_only() {
     let key = Key::new();
     // gpg would check the text that is packed inside, and never look at ours.

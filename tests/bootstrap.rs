@@ -33,7 +33,7 @@ fn a_directory_has_files_scripts_and_database() {
 fn two_runs_of_one_lock_give_the_same_bytes_in_every_format() {
     needs_root!();
     let mirror = Mirror::new();
-    for target in ["a.tar", "a.tar.gz", "a.tar.xz", "a.tar.zst", "a.squashfs", "oci-archive:a.oci"] {
+    for target in ["a.tar", "a.tar.gz", "a.tar.xz", "a.tar.zst", "a.squashfs", "a.ext4", "oci-archive:a.oci"] {
         let run = |name: &str| {
             let mut command = mirror.bootstrap(&target.replace("a.", &format!("{name}.")));
             succeed(

@@ -44,10 +44,10 @@ pub fn write(
             let options = tar_options(newest, started, &dev);
             replace_file(path, |temporary| Ok(image::write_squashfs(root, temporary, &options)?))
         }
-        (Format::Ext4, Some(path)) => replace_file(path, |temporary| {
-            let content = write_tar(root, io::sink(), &options)?;
-            Ok(image::write_ext4(root, temporary, content.content_bytes + content.entries * 4096, newest)?)
-        }),
+        (Format::Ext4, Some(path)) => {
+            let options = tar_options(newest, started, &dev);
+            replace_file(path, |temporary| Ok(image::write_ext4(root, temporary, &options)?))
+        }
         (Format::Oci, Some(path)) => {
             replace_directory(path, |temporary| write_oci(root, temporary, lock, &options))
         }

@@ -91,6 +91,14 @@ pub enum TreeError {
         /// The limit.
         limit_bytes: u64,
     },
+    /// What an image cannot hold.
+    #[error("/{path} does not fit into an ext4 image: {reason}")]
+    Unfit {
+        /// Path inside the root.
+        path: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// A program that makes images is missing or failed.
     #[error("{program} {reason}")]
     Tool {

@@ -1,12 +1,12 @@
-//! File system images, made by the file systems' own tools.
+//! File system images, both made from the tarball that [`write_tar`] writes.
 //!
-//! Spec: mksquashfs(1), mke2fs(8).
+//! squashfs is its own tool's work, ext4 is [`crate::ext4`]'s.
+//!
+//! Spec: mksquashfs(1).
 
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, Stdio};
-
-use knarr_base::{Digest, Timestamp};
 
 use crate::TreeError;
 use crate::archive::{TarOptions, write_tar};
@@ -43,37 +43,10 @@ pub fn write_squashfs(root: &Root, out: &Path, options: &TarOptions<'_>) -> Resu
 }
 
 /// Writes `root` as an ext4 image at `out`, with half as much room again as its content takes.
-pub fn write_ext4(root: &Root, out: &Path, content_bytes: u64, time: Timestamp) -> Result<(), TreeError> {
-    const PROGRAM: &str = "mkfs.ext4";
-    let size = (content_bytes + content_bytes / 2 + (64 << 20)).next_multiple_of(1 << 20);
-    let file = std::fs::File::create(out).and_then(|file| file.set_len(size));
-    file.map_err(|source| TreeError::File { doing: "create", path: out.to_owned(), source })?;
-    // Ids made from the time: two images of one tree are the same.
-    let uuid = uuid_of(Digest::of(format!("ext4 {time}").as_bytes()));
-    let child = Command::new(PROGRAM)
-        .args([
-            "-q",
-            "-F",
-            "-U",
-            &uuid,
-            "-E",
-            &format!("hash_seed={uuid},root_owner=0:0,lazy_itable_init=0,lazy_journal_init=0"),
-            "-d",
-        ])
-        .arg(root.path())
-        .arg(out)
-        .env("E2FSPROGS_FAKE_TIME", time.0.to_string())
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .map_err(|error| missing(PROGRAM, "e2fsprogs", &error))?;
-    finish(PROGRAM, child)
-}
-
-fn uuid_of(digest: Digest) -> String {
-    let hex = digest.hex();
-    format!("{}-{}-4{}-8{}-{}", &hex[..8], &hex[8..12], &hex[13..16], &hex[17..20], &hex[20..32])
+pub fn write_ext4(root: &Root, out: &Path, options: &TarOptions<'_>) -> Result<(), TreeError> {
+    let file = std::fs::File::create(out);
+    let file = file.map_err(|source| TreeError::File { doing: "create", path: out.to_owned(), source })?;
+    crate::ext4::write_through(&file, options.newest, |pipe| write_tar(root, pipe, options).map(drop))
 }
 
 fn missing(program: &'static str, package: &str, error: &std::io::Error) -> TreeError {

@@ -10,6 +10,7 @@ pub mod archive;
 pub mod compress;
 pub mod copy;
 pub mod error;
+pub mod ext4;
 pub mod image;
 pub mod layout;
 pub mod root;

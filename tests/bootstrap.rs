@@ -33,7 +33,8 @@ fn a_directory_has_files_scripts_and_database() {
 fn two_runs_of_one_lock_give_the_same_bytes_in_every_format() {
     needs_root!();
     let mirror = Mirror::new();
-    for target in ["a.tar", "a.tar.gz", "a.tar.xz", "a.tar.zst", "a.squashfs", "a.ext4", "oci-archive:a.oci"] {
+    for target in ["a.tar", "a.tar.gz", "a.tar.xz", "a.tar.zst", "a.squashfs", "a.ext4", "oci-archive:a.oci"]
+    {
         let run = |name: &str| {
             let mut command = mirror.bootstrap(&target.replace("a.", &format!("{name}.")));
             succeed(
@@ -184,4 +185,18 @@ fn what_was_made_before_is_not_made_again() {
     }
     succeed(Command::new("tar").arg("xf").arg(mirror.path("three.oci")).arg("-C").arg(mirror.path("two")));
     succeed(Command::new("diff").arg("-r").arg(mirror.path("one")).arg(mirror.path("two")));
+}
+
+#[test]
+fn pins_forbid_packages_and_order_suites() {
+    needs_root!();
+    let mirror = Mirror::new();
+    let with = |pin: &str| {
+        let mut command = mirror.bootstrap("root");
+        command.args(["--dry-run", "--variant", "essential", "--include", "application", "--pin", pin]);
+        command
+    };
+    assert!(fail(&mut with("application=-1"), 16).contains("application"));
+    succeed(&mut with("test=900"));
+    assert!(fail(&mut with("application"), 2).contains("NAME=PRIORITY"));
 }

@@ -44,3 +44,22 @@ fn the_cache_can_be_measured_and_emptied() {
     assert!(output(&["system", "prune", "--all", "--cache-dir", path]).contains("Removed 0 files"));
     fail(&mut knarr(&["system", "prune", "--max-size", "12x"]), 2);
 }
+
+#[test]
+fn the_configuration_says_where_the_cache_lies_and_is_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = dir.path().join("config.toml");
+    let df = |text: &str| {
+        std::fs::write(&config, text).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_knarr"));
+        command.args(["system", "df"]).env("KNARR_CONFIG", &config).env_remove("KNARR_CACHE_DIR");
+        command.output().unwrap()
+    };
+    let cache = dir.path().join("cache");
+    assert!(df(&format!("[cache]\ndir = {cache:?}\nmax_size = \"1GB\"\n")).status.success());
+    assert!(cache.join("pool").is_dir());
+    let refused = df("[cache]\nmaxsize = \"1GB\"\n");
+    let text = String::from_utf8(refused.stderr).unwrap();
+    assert!(!refused.status.success());
+    assert!(text.contains("config.toml") && text.contains("line 2") && text.contains("maxsize"), "{text}");
+}

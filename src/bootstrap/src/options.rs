@@ -44,6 +44,8 @@ pub struct Options {
     pub exclude: Vec<String>,
     /// Components.
     pub components: Vec<String>,
+    /// Priorities of packages by name, or of suites and pockets by theirs, as apt counts.
+    pub pins: Vec<(String, i32)>,
     /// Whether recommended packages come along.
     pub recommends: bool,
     /// Keyrings that replace the suite's own.

@@ -80,18 +80,33 @@ pub(crate) fn keyring(options: &Options) -> Result<Keyring, BootstrapError> {
 /// Asks the mirrors and chooses packages.
 pub fn resolve(options: &Options, mirror: &Mirror, progress: &dyn Progress) -> Result<Lock, BootstrapError> {
     let sources = sources(options)?;
-    let offers = fetch_offers(options, mirror, &sources, progress)?;
+    let offers = fetch_offers(options, mirror, &sources)?;
     let mut universe = Universe::new(options.architecture);
     let mut origin = Vec::new();
     for (number, (release, indices)) in offers.iter().enumerate() {
         release.warnings().iter().for_each(|warning| progress.warn(warning));
         for (component, index) in indices {
-            universe.add(index, release.pin(), &format!("{}/{component}", release.source().label()));
+            universe.add(
+                index,
+                pin_of(options, release),
+                &format!("{}/{component}", release.source().label()),
+            );
             origin.push(number);
         }
     }
     let releases: Vec<&VerifiedRelease> = offers.iter().map(|(release, _)| release).collect();
     choose(options, &universe, &origin, &releases)
+}
+
+/// What was asked for the suite, or what it says of itself.
+fn pin_of(options: &Options, release: &VerifiedRelease) -> i32 {
+    let names = [
+        release.source().suite.as_str(),
+        release.release().suite.as_str(),
+        release.release().codename.as_str(),
+    ];
+    let asked = options.pins.iter().rev().find(|(name, _)| names.contains(&name.as_str()));
+    asked.map_or_else(|| release.pin(), |(_, pin)| *pin)
 }
 
 type Offer = (VerifiedRelease, Vec<(String, PackagesIndex)>);
@@ -101,13 +116,10 @@ fn fetch_offers(
     options: &Options,
     mirror: &Mirror,
     sources: &[Source],
-    progress: &dyn Progress,
 ) -> Result<Vec<Offer>, BootstrapError> {
     std::thread::scope(|scope| {
-        let fetches: Vec<_> = sources
-            .iter()
-            .map(|source| scope.spawn(move || fetch_offer(options, mirror, source, progress)))
-            .collect();
+        let fetches: Vec<_> =
+            sources.iter().map(|source| scope.spawn(move || fetch_offer(options, mirror, source))).collect();
         let join = |fetch: std::thread::ScopedJoinHandle<'_, Result<Offer, BootstrapError>>| {
             fetch.join().unwrap_or(Err(BootstrapError::Interrupted))
         };
@@ -115,12 +127,7 @@ fn fetch_offers(
     })
 }
 
-fn fetch_offer(
-    options: &Options,
-    mirror: &Mirror,
-    source: &Source,
-    progress: &dyn Progress,
-) -> Result<Offer, BootstrapError> {
+fn fetch_offer(options: &Options, mirror: &Mirror, source: &Source) -> Result<Offer, BootstrapError> {
     let release = mirror.release(source, options.architecture, options.now)?;
     let mut architectures = vec![options.architecture.name()];
     let has_all = release.release().architectures.iter().any(|name| name == "all");
@@ -141,7 +148,6 @@ fn fetch_offer(
             }
         }
     }
-    let _ = progress;
     Ok((release, indices))
 }
 
@@ -164,6 +170,7 @@ fn choose(
         essential: variant.has_essential(),
         priorities: variant.priorities().iter().map(|priority| (*priority).to_owned()).collect(),
         recommends: options.recommends,
+        preferences: options.pins.clone(),
         ..Request::default()
     };
     let solution = solver::resolve(universe, &request)?;

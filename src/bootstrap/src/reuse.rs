@@ -51,7 +51,7 @@ impl<'a> Product<'a> {
         add(lock.to_text()?.as_bytes());
         add(format!("{:?} {:?} {:?}", options.time, options.scripts, options.hostname).as_bytes());
         options.filter.lines().for_each(|line| add(line.as_bytes()));
-        add(format!("{:?}", options.suite).as_bytes());
+        add(format!("{:?} {:?}", options.suite, options.repositories).as_bytes());
         if let ResolvConf::File(path) = &options.resolv_conf {
             add(&fs::read(path).map_err(|source| fail(path, "read", source))?);
         }

@@ -20,7 +20,7 @@ use knarr_mirror::repository::{self, Repository};
 use knarr_mirror::suite::{Role, Suite};
 use knarr_mirror::{Mirror, Options as MirrorOptions};
 
-use crate::settings::{cache_dir, now};
+use crate::settings::{Settings, now};
 use crate::system::parse_age;
 use crate::ui::Ui;
 
@@ -59,6 +59,9 @@ pub(crate) struct Args {
     /// Pockets to use: any of the suite's, or none
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     pockets: Option<Vec<String>>,
+    /// Priority of a package, or of a suite or pocket by its name there, as in apt_preferences(5)
+    #[arg(long, value_name = "NAME=PRIORITY", value_parser = parse_pin)]
+    pin: Vec<(String, i32)>,
     /// Let recommended packages come along
     #[arg(long)]
     recommends: bool,
@@ -143,7 +146,8 @@ pub(crate) fn run(args: Args, ui: &Ui) -> anyhow::Result<()> {
     let start = Instant::now();
     // Namespaces first: they can only be entered while there is one thread.
     let rootless = namespace::is_unprivileged();
-    let cache = args.cache_dir.clone().unwrap_or_else(cache_dir);
+    let settings = Settings::load()?;
+    let cache = args.cache_dir.clone().unwrap_or_else(|| settings.cache_dir());
     let explain = args.explain;
     if !(args.dry_run || args.download_only) {
         let entered = if rootless { namespace::become_root() } else { namespace::private_mounts() };
@@ -151,8 +155,12 @@ pub(crate) fn run(args: Args, ui: &Ui) -> anyhow::Result<()> {
     }
     let mirror = Mirror::new(mirror_options(&args, cache))?;
     let dry_run = args.dry_run;
-    let options = options(args, rootless || namespace::in_user_namespace())?;
+    let options = options(args, &settings, rootless || namespace::in_user_namespace())?;
     let report = bootstrap(&options, &mirror, ui)?;
+    if settings.max_cache_bytes.is_some() || settings.max_cache_age.is_some() {
+        let (bytes, age) = (settings.max_cache_bytes, settings.max_cache_age);
+        mirror.cache().prune(bytes.unwrap_or(u64::MAX), age.unwrap_or(Duration::MAX))?;
+    }
     ui.clear();
     if explain {
         ui.print(&explanation(&report)?)?;
@@ -188,7 +196,7 @@ fn mirror_options(args: &Args, cache: PathBuf) -> MirrorOptions {
     }
 }
 
-fn options(args: Args, rootless: bool) -> anyhow::Result<Options> {
+fn options(args: Args, settings: &Settings, rootless: bool) -> anyhow::Result<Options> {
     let (suite, from_file) = crate::suite::find(&args.suite)?;
     let architecture = args.arch.unwrap_or_else(Architecture::native);
     let (typed, addresses): (Vec<_>, Vec<_>) =
@@ -201,7 +209,7 @@ fn options(args: Args, rootless: bool) -> anyhow::Result<Options> {
     if only_repositories {
         check_only_repositories(&args, &addresses)?;
     }
-    let (main_mirrors, security_mirrors) = mirrors(&suite, architecture, args.snapshot.as_deref())?;
+    let (main_mirrors, security_mirrors) = mirrors(&suite, architecture, args.snapshot.as_deref(), settings)?;
     let pockets = pockets(args.pockets.as_deref(), &suite, addresses.is_empty())?;
     let mut filter = PathFilter::default();
     args.path_exclude.iter().for_each(|pattern| filter.exclude(pattern));
@@ -231,6 +239,7 @@ fn options(args: Args, rootless: bool) -> anyhow::Result<Options> {
         include: args.include,
         exclude: args.exclude,
         components: if args.components.is_empty() { suite.components.clone() } else { args.components },
+        pins: args.pin,
         recommends: args.recommends,
         keyrings: args.keyring,
         filter,
@@ -315,11 +324,12 @@ fn check_only_repositories(args: &Args, addresses: &[String]) -> anyhow::Result<
     }
 }
 
-/// The machine's own mirrors before the distribution's, unless a time is asked for.
+/// The configured mirrors before the machine's own before the distribution's, unless a time is asked for.
 fn mirrors(
     suite: &Suite,
     architecture: Architecture,
     snapshot: Option<&str>,
+    settings: &Settings,
 ) -> anyhow::Result<(Vec<String>, Vec<String>)> {
     if let Some(time) = snapshot {
         let template = |template: Option<&String>| {
@@ -332,7 +342,14 @@ fn mirrors(
         return Ok((vec![main], vec![security]));
     }
     let all = Suite::all()?;
+    let configured = |role| {
+        let suffix = if role == Role::Security { "-security" } else { "" };
+        settings.mirrors.get(&format!("{}{suffix}", suite.distribution)).cloned()
+    };
     let pick = |role| {
+        if let Some(mirror) = configured(role) {
+            return mirror;
+        }
         let default = || suite.default_mirror(role, architecture).to_owned();
         let native = architecture == Architecture::native() || suite.ports_mirror.is_none();
         if native { host_mirror(suite, role, &all).unwrap_or_else(default) } else { default() }
@@ -355,6 +372,13 @@ fn pockets(named: Option<&[String]>, suite: &Suite, all_by_default: bool) -> any
             None => Ok(named.to_vec()),
         },
     }
+}
+
+fn parse_pin(text: &str) -> anyhow::Result<(String, i32)> {
+    let (name, priority) = text.split_once('=').context("expected NAME=PRIORITY, such as vim=-1")?;
+    let priority =
+        priority.trim().parse().with_context(|| format!("{priority:?} is no priority: expected a number"))?;
+    Ok((name.trim().to_owned(), priority))
 }
 
 fn source_date_epoch() -> anyhow::Result<Option<Timestamp>> {

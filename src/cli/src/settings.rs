@@ -1,28 +1,146 @@
-//! Settings: flags, `KNARR_*`, and where things lie.
+//! Settings: configuration files, `KNARR_*`, and where things lie.
+//!
+//! [`Settings::load`] reads `/etc/knarr/config.toml`, then the user's own, which has the last word; flags and
+//! environment variables go before both.
+//!
+//! Spec: docs/guide/configuration.md; XDG Base Directory Specification.
 
-use std::path::PathBuf;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
+use anyhow::{Context, bail};
 use knarr_base::Timestamp;
+use knarr_bootstrap::BootstrapError;
+use serde::Deserialize;
 
-/// Where the cache lies unless it is named.
-pub(crate) fn cache_dir() -> PathBuf {
-    if rustix_is_root() {
-        return "/var/cache/knarr".into();
-    }
-    let home =
-        || std::env::var_os("HOME").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from).join(".cache");
-    std::env::var_os("XDG_CACHE_HOME")
-        .filter(|path| !path.is_empty())
-        .map_or_else(home, PathBuf::from)
-        .join("knarr")
+use crate::system::{parse_age, parse_size};
+
+const SYSTEM_FILE: &str = "/etc/knarr/config.toml";
+
+/// What the configuration says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Settings {
+    /// By distribution (`debian`, `ubuntu`), with `-security` for its security updates.
+    pub mirrors: BTreeMap<String, String>,
+    pub cache_dir: Option<PathBuf>,
+    /// Applied after each bootstrap.
+    pub max_cache_bytes: Option<u64>,
+    pub max_cache_age: Option<Duration>,
 }
 
-fn rustix_is_root() -> bool {
-    !knarr_linux::namespace::is_unprivileged()
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    #[serde(default)]
+    mirrors: BTreeMap<String, String>,
+    #[serde(default)]
+    cache: CacheTable,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CacheTable {
+    dir: Option<PathBuf>,
+    max_size: Option<String>,
+    max_age: Option<String>,
+}
+
+impl Settings {
+    /// Reads the files that are there; `KNARR_CONFIG` names one that is read instead of them.
+    pub(crate) fn load() -> anyhow::Result<Self> {
+        let mut settings = Self::default();
+        if let Some(path) = std::env::var_os("KNARR_CONFIG").filter(|path| !path.is_empty()) {
+            settings.read(Path::new(&path))?;
+            return Ok(settings);
+        }
+        let own = user_directory("XDG_CONFIG_HOME", ".config").join("knarr/config.toml");
+        for path in [Path::new(SYSTEM_FILE), &own] {
+            if path.exists() {
+                settings.read(path)?;
+            }
+        }
+        Ok(settings)
+    }
+
+    fn read(&mut self, path: &Path) -> anyhow::Result<()> {
+        let text = std::fs::read_to_string(path).map_err(|source| BootstrapError::File {
+            path: path.to_owned(),
+            doing: "read",
+            source,
+        })?;
+        self.add(&text).with_context(|| path.display().to_string())
+    }
+
+    fn add(&mut self, text: &str) -> anyhow::Result<()> {
+        let file: File = toml::from_str(text)?;
+        for (name, address) in file.mirrors {
+            if !MIRRORS.contains(&name.as_str()) {
+                bail!("mirrors.{name}: no such distribution, expected one of {}", MIRRORS.join(", "));
+            }
+            self.mirrors.insert(name, address);
+        }
+        let CacheTable { dir, max_size, max_age } = file.cache;
+        self.cache_dir = dir.or_else(|| self.cache_dir.take());
+        if let Some(text) = max_size {
+            self.max_cache_bytes = Some(parse_size(&text).context("cache.max_size")?);
+        }
+        if let Some(text) = max_age {
+            self.max_cache_age = Some(parse_age(&text).context("cache.max_age")?);
+        }
+        Ok(())
+    }
+
+    /// Where the cache lies unless a flag or `KNARR_CACHE_DIR` names a place.
+    pub(crate) fn cache_dir(&self) -> PathBuf {
+        let default = || match knarr_linux::namespace::is_unprivileged() {
+            false => "/var/cache/knarr".into(),
+            true => user_directory("XDG_CACHE_HOME", ".cache").join("knarr"),
+        };
+        self.cache_dir.clone().unwrap_or_else(default)
+    }
+}
+
+const MIRRORS: [&str; 4] = ["debian", "debian-security", "ubuntu", "ubuntu-security"];
+
+fn user_directory(variable: &str, below_home: &str) -> PathBuf {
+    let home =
+        || std::env::var_os("HOME").map_or_else(|| PathBuf::from("/tmp"), PathBuf::from).join(below_home);
+    std::env::var_os(variable).filter(|path| !path.is_empty()).map_or_else(home, PathBuf::from)
 }
 
 /// This machine's clock.
 pub(crate) fn now() -> Timestamp {
     let elapsed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     Timestamp(elapsed.map_or(0, |elapsed| elapsed.as_secs() as i64))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Settings;
+
+    #[test]
+    fn what_is_read_later_has_the_last_word() {
+        let mut settings = Settings::default();
+        settings
+            .add("[mirrors]\ndebian = \"http://a\"\nubuntu = \"http://u\"\n[cache]\nmax_size = \"2GB\"\n")
+            .unwrap();
+        settings.add("[mirrors]\ndebian = \"http://b\"\n[cache]\nmax_age = \"30d\"\n").unwrap();
+        assert_eq!(settings.mirrors["debian"], "http://b");
+        assert_eq!(settings.mirrors["ubuntu"], "http://u");
+        assert_eq!(settings.max_cache_bytes, Some(2_000_000_000));
+        assert_eq!(settings.max_cache_age.map(|age| age.as_secs()), Some(30 * 86_400));
+    }
+
+    #[test]
+    fn unknown_keys_and_values_are_told_with_their_place() {
+        let told = |text: &str| format!("{:#}", Settings::default().add(text).unwrap_err());
+        assert!(
+            told("[cache]\nmaxsize = \"1\"\n").contains("line 2"),
+            "{}",
+            told("[cache]\nmaxsize = \"1\"\n")
+        );
+        assert!(told("[cache]\nmax_size = \"many\"\n").contains("cache.max_size"));
+        assert!(told("[mirrors]\ndebain = \"x\"\n").contains("expected one of debian"));
+    }
 }

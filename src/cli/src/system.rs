@@ -9,7 +9,7 @@ use clap::Subcommand;
 use knarr_base::HumanSize;
 use knarr_mirror::cache::Cache;
 
-use crate::settings::cache_dir;
+use crate::settings::Settings;
 use crate::ui::Ui;
 
 /// What to do with what is kept.
@@ -53,7 +53,11 @@ pub(crate) fn run(command: &Command, ui: &Ui) -> anyhow::Result<()> {
 }
 
 fn open(dir: Option<&PathBuf>) -> anyhow::Result<Cache> {
-    Ok(Cache::open(&dir.cloned().unwrap_or_else(cache_dir))?)
+    let path = match dir {
+        Some(dir) => dir.clone(),
+        None => Settings::load()?.cache_dir(),
+    };
+    Ok(Cache::open(&path)?)
 }
 
 fn df(cache: &Cache, ui: &Ui) -> anyhow::Result<()> {
@@ -64,7 +68,7 @@ fn df(cache: &Cache, ui: &Ui) -> anyhow::Result<()> {
     ui.print(&text)
 }
 
-fn parse_size(text: &str) -> anyhow::Result<u64> {
+pub(crate) fn parse_size(text: &str) -> anyhow::Result<u64> {
     let (number, unit) = text.split_at(text.find(|c: char| c.is_ascii_alphabetic()).unwrap_or(text.len()));
     let factor: f64 = match unit.to_ascii_uppercase().as_str() {
         "" | "B" => 1.0,

@@ -103,13 +103,18 @@ fn hooks_run_where_and_when_they_should() {
     let mut command = mirror.bootstrap("root");
     command.args(["--variant", "essential"]);
     command.arg("--hook-setup").arg("test -d \"$1\" && touch \"$1/setup\"");
+    command.arg("--hook-extract").arg("run echo unpacked > /extract");
     command.arg("--hook-essential").arg("run cat /etc/passwd > /essential");
     command.arg("--hook-customize").arg(format!("upload {} /etc/uploaded", mirror.path("in").display()));
     command.arg("--hook-customize").arg(format!("copy-in {} /usr", mirror.path("in").display()));
     command.arg("--hook-customize").arg(format!("download /etc/passwd {}", mirror.path("out").display()));
     succeed(&mut command);
-    for (path, content) in [("root/etc/uploaded", "carried"), ("root/usr/in", "carried"), ("root/setup", "")]
-    {
+    for (path, content) in [
+        ("root/etc/uploaded", "carried"),
+        ("root/usr/in", "carried"),
+        ("root/setup", ""),
+        ("root/extract", "unpacked\n"),
+    ] {
         assert_eq!(fs::read_to_string(mirror.path(path)).unwrap(), content, "{path}");
     }
     assert!(fs::read_to_string(mirror.path("out")).unwrap().starts_with("root:"));

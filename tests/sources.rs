@@ -121,32 +121,23 @@ fn a_line_adds_a_repository_too() {
 
 #[test]
 fn a_directory_of_packages_is_a_repository() {
-    let (mirror, other) = (Mirror::new(), second());
+    let (mirror, mut other) = (Mirror::new(), second());
+    let pool = other.files.lock().unwrap().clone();
+    other.release_edits = vec![
+        ("main/binary-amd64/Packages".to_owned(), "Packages".to_owned()),
+        ("Suite: test\nCodename: test\n".to_owned(), String::new()),
+        ("Components: main\n".to_owned(), String::new()),
+    ];
+    other.publish();
     {
         let mut files = other.files.lock().unwrap();
-        let packages: Vec<_> = files.iter().map(|(path, bytes)| (path.clone(), bytes.clone())).collect();
-        for (path, bytes) in packages {
-            if let Some(name) = path.strip_prefix("/dists/test/") {
-                files.insert(format!("/flat/{}", name.trim_start_matches("main/binary-amd64/")), bytes);
-            }
-        }
+        let release = files["/dists/test/InRelease"].clone();
+        let flat = |path: &str| {
+            path.strip_prefix("/dists/test/main/binary-amd64/").map(|name| format!("/flat/{name}"))
+        };
+        files.extend(pool.iter().filter_map(|(path, bytes)| Some((flat(path)?, bytes.clone()))));
+        files.insert("/flat/InRelease".to_owned(), release);
     }
-    let sign = |mirror: &mut Mirror| {
-        mirror.release_edits = vec![
-            ("main/binary-amd64/Packages".to_owned(), "Packages".to_owned()),
-            ("Suite: test\nCodename: test\n".to_owned(), String::new()),
-            ("Components: main\n".to_owned(), String::new()),
-        ];
-    };
-    let mut other = other;
-    sign(&mut other);
-    let kept = other.files.lock().unwrap().clone();
-    other.publish();
-    let mut files = other.files.lock().unwrap();
-    let release = files["/dists/test/InRelease"].clone();
-    files.extend(kept);
-    files.insert("/flat/InRelease".to_owned(), release);
-    drop(files);
     let line = format!("deb [signed-by={}] {} flat/", other.path("key.gpg").display(), other.url);
     let mut command = mirror.bootstrap("root");
     command.args(["--dry-run", "--variant", "essential", "--include", "tool", "--sources", &line]);

@@ -216,9 +216,7 @@ fn build(
         ("KNARR_ARCH".to_owned(), lock.architecture.to_string()),
     ];
     let refuse = &mut |_: &str| {
-        Err(BootstrapError::Request(
-            "a setup or extract hook cannot \"run\": nothing is configured yet".to_owned(),
-        ))
+        Err(BootstrapError::Request("a setup hook cannot \"run\": nothing is unpacked yet".to_owned()))
     };
     prepare(options, lock, &root)?;
     options.hooks.run(HookStage::Setup, &root, &environment, refuse)?;
@@ -230,7 +228,13 @@ fn build(
         .filter(|package| !package.lost.is_empty())
         .try_for_each(|package| database::write_list(&root, package))?;
     database::write_status(&root, &packages)?;
-    options.hooks.run(HookStage::Extract, &root, &environment, refuse)?;
+    options.hooks.run(HookStage::Extract, &root, &environment, &mut |command| {
+        let make_sandbox = || sandbox(options, lock, &root);
+        let (scripts, timeout) = (ScriptPolicy::Inside, options.script_timeout);
+        let mut runner =
+            Runner::new(&root, lock.architecture, scripts, time, timeout, &make_sandbox, &make_sandbox);
+        runner.shell("extract", command)
+    })?;
     let mut explanations = Vec::new();
     if !options.variant.only_unpacks() {
         progress.phase("configuring");
@@ -350,23 +354,14 @@ fn configure(
     time: Timestamp,
     environment: &[(String, String)],
 ) -> Result<Vec<Explanation>, BootstrapError> {
-    let path = std::path::absolute(root.path()).map_err(|source| BootstrapError::File {
-        path: root.path().to_owned(),
-        doing: "find",
-        source,
-    })?;
-    let make_sandbox = || {
-        let emulator = emulator(lock.architecture)?;
-        let hostname = options.hostname.clone().unwrap_or_else(|| "localhost".to_owned());
-        Ok(Sandbox { root: path.clone(), network: false, hostname, emulator, binds: Vec::new() })
-    };
+    let make_sandbox = || sandbox(options, lock, root);
     let tools = OnceCell::new();
     let make_tools = || {
         let stage = tool_root(options, mirror)?;
-        let root = tools.get_or_init(|| stage).root().to_owned();
-        let binds = vec![(path.clone(), OUTSIDE_ROOT.to_owned())];
+        let tools = tools.get_or_init(|| stage).root().to_owned();
+        let binds = vec![(make_sandbox()?.root, OUTSIDE_ROOT.to_owned())];
         let hostname = "localhost".to_owned();
-        Ok(Sandbox { root, network: false, hostname, emulator: None, binds })
+        Ok(Sandbox { root: tools, network: false, hostname, emulator: None, binds })
     };
     let mut runner = Runner::new(
         root,
@@ -392,6 +387,15 @@ fn configure(
         .hooks
         .run(HookStage::Customize, root, environment, &mut |command| runner.shell("customize", command))?;
     Ok(runner.explanations)
+}
+
+/// Where programs of the root run.
+fn sandbox(options: &Options, lock: &Lock, root: &Root) -> Result<Sandbox, BootstrapError> {
+    let fail = |source| BootstrapError::File { path: root.path().to_owned(), doing: "find", source };
+    let path = std::path::absolute(root.path()).map_err(fail)?;
+    let emulator = emulator(lock.architecture)?;
+    let hostname = options.hostname.clone().unwrap_or_else(|| "localhost".to_owned());
+    Ok(Sandbox { root: path, network: false, hostname, emulator, binds: Vec::new() })
 }
 
 /// A native root of the same suite, whose programs work on the root that is being made.

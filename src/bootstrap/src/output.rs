@@ -1,6 +1,5 @@
 //! Writing the finished root as what was asked for.
 
-use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -104,14 +103,10 @@ fn write_oci(
     let mut layout = LayoutWriter::create(directory)?;
     let created_by = format!("knarr bootstrap --variant={} {}", lock.variant, lock.suite);
     layout.add_layer(Compression::Zstd(3), &created_by, |out| write_tar(root, out, options).map(drop))?;
-    let config = ImageConfig {
-        architecture: lock.architecture,
-        created: options.newest,
-        env: vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()],
-        cmd: vec!["bash".to_owned()],
-        labels: BTreeMap::new(),
-    };
-    layout.finish(&config, &lock.suite)?;
+    let mut config = ImageConfig::new(lock.architecture, options.newest);
+    config.config.env = vec!["PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned()];
+    config.config.cmd = vec!["bash".to_owned()];
+    layout.finish(config, &lock.suite)?;
     Ok(())
 }
 

@@ -1,18 +1,37 @@
-//! OCI images as values: configuration, manifest and index, and their exact bytes.
+//! OCI words: references, descriptors, manifests, indexes and configurations as values.
 //!
-//! Start with [`ImageConfig`]. Writing a layout to a disk is `tree`'s work, talking to registries
-//! `registry`'s.
+//! Start with [`Manifest`]. A blob's bytes decide its digest, so what was read is never written again
+//! from these types; they are for reading, and for writing what is new. Keeping blobs is `store`'s work,
+//! moving them `registry`'s.
 //!
-//! Spec: OCI image-spec 1.1.
+//! Spec: OCI image-spec 1.1; Docker Image Specification 1.3 for what docker adds to configurations.
 #![forbid(unsafe_code)]
 
-use std::collections::BTreeMap;
+pub mod config;
+pub mod descriptor;
+pub mod error;
+pub mod manifest;
+pub mod platform;
+pub mod reference;
 
-use knarr_base::{Architecture, Digest, Timestamp};
-use serde::Serialize;
-use serde_json::{Value, json};
+pub use config::{Healthcheck, History, ImageConfig, RootFs, RunConfig};
+pub use descriptor::Descriptor;
+pub use error::OciError;
+pub use manifest::{ImageIndex, Manifest};
+pub use platform::Platform;
+pub use reference::Reference;
 
-/// Media types of the OCI image specification.
+/// Annotations and labels with a meaning of their own.
+pub mod annotation {
+    /// The name of an image in a layout.
+    pub const REF_NAME: &str = "org.opencontainers.image.ref.name";
+    /// When it was made.
+    pub const CREATED: &str = "org.opencontainers.image.created";
+    /// What containerd calls the image.
+    pub const CONTAINERD_NAME: &str = "io.containerd.image.name";
+}
+
+/// Media types.
 pub mod media_type {
     /// An image index.
     pub const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -20,108 +39,48 @@ pub mod media_type {
     pub const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
     /// An image configuration.
     pub const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+    /// The configuration of what needs none.
+    pub const EMPTY: &str = "application/vnd.oci.empty.v1+json";
     /// A layer that is a plain tarball.
     pub const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
     /// A layer compressed with gzip.
     pub const LAYER_GZIP: &str = "application/vnd.oci.image.layer.v1.tar+gzip";
     /// A layer compressed with zstd.
     pub const LAYER_ZSTD: &str = "application/vnd.oci.image.layer.v1.tar+zstd";
-}
+    /// Docker's name for an index.
+    pub const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
+    /// Docker's name for a manifest.
+    pub const DOCKER_MANIFEST: &str = "application/vnd.docker.distribution.manifest.v2+json";
+    /// Docker's name for a configuration.
+    pub const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+    /// Docker's name for a layer compressed with gzip.
+    pub const DOCKER_LAYER_GZIP: &str = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+    /// Docker's name for a plain layer.
+    pub const DOCKER_LAYER: &str = "application/vnd.docker.image.rootfs.diff.tar";
 
-/// Points to a blob.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Descriptor {
-    /// What the blob is.
-    pub media_type: String,
-    /// Its digest.
-    pub digest: Digest,
-    /// Its size in bytes.
-    pub size: u64,
-    /// Notes about it.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub annotations: BTreeMap<String, String>,
-}
-
-impl Descriptor {
-    /// Points to `bytes`.
+    /// Whether it names an index, OCI's or docker's.
     #[must_use]
-    pub fn of(media_type: &str, bytes: &[u8]) -> Self {
-        let (digest, size) = (Digest::of(bytes), bytes.len() as u64);
-        Self { media_type: media_type.to_owned(), digest, size, annotations: BTreeMap::new() }
+    pub fn is_index(media_type: &str) -> bool {
+        matches!(media_type, INDEX | DOCKER_INDEX)
     }
-}
 
-/// A layer: its blob, and the digest of what the blob unpacks to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Layer {
-    /// The blob.
-    pub descriptor: Descriptor,
-    /// Digest of the tarball before compression.
-    pub diff_id: Digest,
-    /// What made it, for `history`.
-    pub created_by: String,
-}
-
-/// What an image says of itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ImageConfig {
-    /// For which machines.
-    pub architecture: Architecture,
-    /// When it was made.
-    pub created: Timestamp,
-    /// `NAME=value`.
-    pub env: Vec<String>,
-    /// What runs when nothing is named.
-    pub cmd: Vec<String>,
-    /// Labels.
-    pub labels: BTreeMap<String, String>,
-}
-
-impl ImageConfig {
-    /// The bytes of the configuration blob.
+    /// Whether it names a manifest, OCI's or docker's.
     #[must_use]
-    pub fn to_bytes(&self, layers: &[Layer]) -> Vec<u8> {
-        let (architecture, variant) = self.architecture.oci();
-        let created = self.created.to_string();
-        let history: Vec<Value> =
-            layers.iter().map(|layer| json!({"created": created, "created_by": layer.created_by})).collect();
-        let diff_ids: Vec<Digest> = layers.iter().map(|layer| layer.diff_id).collect();
-        let mut config = json!({"created": created, "architecture": architecture});
-        if let Some(variant) = variant {
-            config["variant"] = json!(variant);
-        }
-        config["os"] = json!("linux");
-        config["config"] = json!({"Env": self.env, "Cmd": self.cmd, "Labels": self.labels});
-        config["rootfs"] = json!({"type": "layers", "diff_ids": diff_ids});
-        config["history"] = json!(history);
-        config.to_string().into_bytes()
+    pub fn is_manifest(media_type: &str) -> bool {
+        matches!(media_type, MANIFEST | DOCKER_MANIFEST)
+    }
+
+    /// Whether it names an image configuration, OCI's or docker's.
+    #[must_use]
+    pub fn is_config(media_type: &str) -> bool {
+        matches!(media_type, CONFIG | DOCKER_CONFIG)
     }
 }
 
-/// The bytes of a manifest.
-#[must_use]
-pub fn manifest_bytes(config: &Descriptor, layers: &[Layer]) -> Vec<u8> {
-    let layers: Vec<&Descriptor> = layers.iter().map(|layer| &layer.descriptor).collect();
-    json!({"schemaVersion": 2, "mediaType": media_type::MANIFEST, "config": config, "layers": layers})
-        .to_string()
-        .into_bytes()
-}
+/// Manifests, indexes and configurations are read up to this size; registries accept no larger ones.
+pub const MAX_MANIFEST_BYTES: u64 = 4 << 20;
+/// Configurations may carry large labels.
+pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
 
-/// The bytes of `index.json` for one manifest known by `name`.
-#[must_use]
-pub fn index_bytes(manifest: &Descriptor, name: &str, architecture: Architecture) -> Vec<u8> {
-    let (oci, variant) = architecture.oci();
-    let mut platform = json!({"architecture": oci, "os": "linux"});
-    if let Some(variant) = variant {
-        platform["variant"] = json!(variant);
-    }
-    let entry = json!({
-        "mediaType": manifest.media_type,
-        "digest": manifest.digest,
-        "size": manifest.size,
-        "annotations": {"org.opencontainers.image.ref.name": name},
-        "platform": platform,
-    });
-    json!({"schemaVersion": 2, "mediaType": media_type::INDEX, "manifests": [entry]}).to_string().into_bytes()
-}
+#[cfg(test)]
+mod tests;

@@ -12,6 +12,7 @@ pub mod copy;
 pub mod error;
 pub mod ext4;
 pub mod image;
+pub mod layer;
 pub mod layout;
 pub mod root;
 pub mod unpack;

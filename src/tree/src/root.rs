@@ -411,7 +411,7 @@ pub(crate) fn names_in(directory: BorrowedFd<'_>) -> io::Result<Vec<String>> {
     Ok(names)
 }
 
-fn remove_at(parent: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+pub(crate) fn remove_at(parent: BorrowedFd<'_>, name: &str) -> io::Result<()> {
     match sys::unlinkat(parent, name, AtFlags::empty()) {
         Ok(()) | Err(Errno::NOENT) => return Ok(()),
         Err(Errno::ISDIR) => {}
@@ -544,7 +544,7 @@ fn xattrs_with(
 /// The kernel's `XATTR_LIST_MAX` and `XATTR_SIZE_MAX`.
 const MAX_XATTR_BYTES: usize = 65_536;
 
-fn is_portable(key: &str) -> bool {
+pub(crate) fn is_portable(key: &str) -> bool {
     let of_the_machine =
         ["system.", "trusted.", "user.overlay.", "security.selinux", "security.ima", "security.evm"];
     !key.is_empty() && !of_the_machine.iter().any(|prefix| key.starts_with(prefix))

@@ -16,8 +16,8 @@ use rustix::io::Errno;
 
 use crate::TreeError;
 use crate::root::{
-    Root, chmod_at, chown_at, create_private, fail, mknod_at, open_dir_at, replace, set_all, set_mtime_at,
-    set_xattr_at, times_of,
+    Root, chmod_at, chown_at, create_private, fail, is_portable, meta_at, mknod_at, open_dir_at, remove_at,
+    replace, set_all, set_mtime_at, set_xattr_at, times_of,
 };
 
 /// What an entry or a file is.
@@ -80,6 +80,12 @@ pub trait Policy {
 
     /// Whether the MD5 of a file's content is wanted, as dpkg's database needs it.
     fn wants_md5(&self, _head: &EntryHead<'_>) -> bool {
+        false
+    }
+
+    /// Whether an entry takes the place of whatever is there, as layers of images do: then a directory's
+    /// entry has the last word about it, and links to directories and directories themselves give way.
+    fn replaces_everything(&self) -> bool {
         false
     }
 }
@@ -213,17 +219,17 @@ struct Work<'a> {
     entries: Vec<Entry>,
 }
 
-struct Head {
-    path: String,
-    kind: Kind,
-    mode: u32,
-    uid: u32,
-    gid: u32,
-    size_bytes: u64,
-    mtime: i64,
-    link: String,
-    device: (u32, u32),
-    xattrs: Vec<(String, Vec<u8>)>,
+pub(crate) struct Head {
+    pub(crate) path: String,
+    pub(crate) kind: Kind,
+    pub(crate) mode: u32,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) size_bytes: u64,
+    pub(crate) mtime: i64,
+    pub(crate) link: String,
+    pub(crate) device: (u32, u32),
+    pub(crate) xattrs: Vec<(String, Vec<u8>)>,
 }
 
 impl Head {
@@ -278,6 +284,9 @@ impl Work<'_> {
         }
         self.enter_parent(&head.path)?;
         let (_, name) = split(&head.path);
+        if self.policy.replaces_everything() {
+            self.clear_directory(head, name)?;
+        }
         let md5 = match head.kind {
             Kind::File => self.write_file(head, name, content)?,
             Kind::HardLink => self.write_hard_link(head, name).map(|()| None)?,
@@ -345,16 +354,46 @@ impl Work<'_> {
         set_mtime_at(parent, name, head.mtime).map_err(doing("set the time of"))
     }
 
-    /// An existing directory keeps its mode and owner, a link to one stays a link.
+    /// Removes a directory that stands where something else is to be.
+    fn clear_directory(&self, head: &Head, name: &str) -> Result<(), TreeError> {
+        let is_directory = |meta: crate::root::Meta| meta.kind == Kind::Directory;
+        if meta_at(self.parent_fd(), name).is_ok_and(is_directory) {
+            remove_at(self.parent_fd(), name).map_err(|error| fail("replace", &head.path, error))?;
+        }
+        Ok(())
+    }
+
+    /// Makes way for a directory; an existing one takes the entry's mode and owner.
+    fn clear_for_directory(&self, head: &Head, name: &str) -> Result<(), TreeError> {
+        let parent = self.parent_fd();
+        match meta_at(parent, name) {
+            Ok(meta) if meta.kind != Kind::Directory => {
+                remove_at(parent, name).map_err(|error| fail("replace", &head.path, error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// An existing directory keeps its mode and owner, a link to one stays a link; unless the entry has the
+    /// last word.
     fn write_directory(&mut self, head: &Head) -> Result<(), TreeError> {
         if head.path.is_empty() {
+            if self.policy.replaces_everything() {
+                let ids = (head.uid, head.gid);
+                set_all(self.root.as_fd(), ids, head.mode, &head.xattrs, head.mtime)
+                    .map_err(|(doing, error)| fail(doing, "", error))?;
+            }
             self.times.push((head.path.clone(), head.mtime));
             return Ok(());
         }
         self.enter_parent(&head.path)?;
         let (_, name) = split(&head.path);
+        let replaces = self.policy.replaces_everything();
+        if replaces {
+            self.clear_for_directory(head, name)?;
+        }
         match sys::mkdirat(self.parent_fd(), name, Mode::from_raw_mode(0o700)) {
-            Err(Errno::EXIST) if !self.implicit.remove(&head.path) => {
+            Err(Errno::EXIST) if !replaces && !self.implicit.remove(&head.path) => {
                 if self.root.stat(&head.path)?.kind != Kind::Directory {
                     return Err(fail("create", &head.path, Errno::NOTDIR.into()));
                 }
@@ -417,7 +456,7 @@ fn split(path: &str) -> (&str, &str) {
     path.rsplit_once('/').unwrap_or(("", path))
 }
 
-fn read_head<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Option<Head>, TreeError> {
+pub(crate) fn read_head<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Option<Head>, TreeError> {
     let raw_path = text(&entry.path_bytes())?;
     let Some(kind) = kind_of(entry.header().entry_type(), &raw_path)? else { return Ok(None) };
     let read = TreeError::Read;
@@ -495,7 +534,8 @@ fn read_pax<R: Read>(entry: &mut tar::Entry<'_, R>, head: &mut Head) -> Result<(
                 ));
             }
             _ => {
-                if let Some(name) = key.strip_prefix("SCHILY.xattr.") {
+                // What belongs to a machine is not an archive's to set: overlayfs would obey it.
+                if let Some(name) = key.strip_prefix("SCHILY.xattr.").filter(|name| is_portable(name)) {
                     head.xattrs.push((name.to_owned(), value.to_vec()));
                 }
             }
@@ -524,7 +564,7 @@ fn text(bytes: &[u8]) -> Result<String, TreeError> {
     std::str::from_utf8(bytes).map(str::to_owned).map_err(|_| hostile("it is no UTF-8 text"))
 }
 
-fn safe_path(raw: &str) -> Result<String, TreeError> {
+pub(crate) fn safe_path(raw: &str) -> Result<String, TreeError> {
     if raw.is_empty() {
         return Err(hostile(raw, "it is empty"));
     }

@@ -1,0 +1,206 @@
+use std::fs;
+use std::io::Cursor;
+
+use knarr_base::{Architecture, Digest, Timestamp};
+use knarr_oci::{Descriptor, ImageConfig, Manifest, Platform, media_type};
+use knarr_tree::compress::Compression;
+
+use crate::archive::{Format, Loaded, load, save};
+use crate::gc::{Pruned, Which, check, prune};
+use crate::{Store, StoreError};
+
+fn store() -> (tempfile::TempDir, Store) {
+    let directory = tempfile::tempdir().unwrap();
+    let store = Store::open(&directory.path().join("store")).unwrap();
+    (directory, store)
+}
+
+fn platform() -> Platform {
+    Platform::of(Architecture::native())
+}
+
+fn tarball(path: &str, content: &[u8]) -> Vec<u8> {
+    let mut builder = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_ustar();
+    header.set_size(content.len() as u64);
+    header.set_mode(0o644);
+    header.set_uid(0);
+    header.set_gid(0);
+    builder.append_data(&mut header, path, content).unwrap();
+    builder.into_inner().unwrap()
+}
+
+/// An image of one layer with one file.
+fn image(store: &Store, name: Option<&str>, content: &str) -> Descriptor {
+    let ingest = store.ingest().unwrap();
+    let tar = tarball("file", content.as_bytes());
+    let layer = ingest
+        .layer(Compression::Zstd(3), |out| {
+            out.write_all(&tar).unwrap();
+            Ok(())
+        })
+        .unwrap();
+    let mut config = ImageConfig::new(Architecture::native(), Timestamp(0));
+    config.push_layer(layer.diff_id, "test");
+    let blob = ingest.put(media_type::CONFIG, &config.to_bytes()).unwrap();
+    let manifest = Manifest::of_image(blob, vec![layer.descriptor]);
+    let descriptor = ingest.put(media_type::MANIFEST, &manifest.to_bytes()).unwrap();
+    ingest.add(name, &descriptor).unwrap();
+    descriptor
+}
+
+const NAME: &str = "docker.io/library/app:latest";
+
+#[test]
+fn images_are_found_by_name_and_digest() {
+    let (_directory, store) = store();
+    let descriptor = image(&store, Some(NAME), "one");
+    let found = |asked: &str| store.find(asked).map(|found| found.descriptor.digest);
+    for asked in ["app", "app:latest", NAME, &descriptor.digest.to_string(), &descriptor.digest.hex()[..6]] {
+        assert_eq!(found(asked).unwrap(), descriptor.digest, "{asked}");
+    }
+    let error = found("apq").unwrap_err().to_string();
+    assert!(error.contains("did you mean app?"), "{error}");
+}
+
+#[test]
+fn a_name_moves_and_the_old_image_stays_until_pruned() {
+    let (_directory, store) = store();
+    let (old, new) = (image(&store, Some(NAME), "one"), image(&store, Some(NAME), "two"));
+    assert_eq!(store.find("app").unwrap().descriptor.digest, new.digest);
+    assert_eq!(store.find(&old.digest.hex()).unwrap().name, None);
+    let kept = prune(&store, Which::None, true).unwrap().unwrap();
+    assert_eq!(kept, Pruned::default());
+    let pruned = prune(&store, Which::Unnamed, true).unwrap().unwrap();
+    assert_eq!((pruned.images, pruned.blobs), (1, 3));
+    assert!(store.image(&new, &platform()).is_ok());
+    assert_eq!(check(&store).unwrap(), []);
+}
+
+#[test]
+fn nothing_is_removed_while_something_comes_in() {
+    let (_directory, store) = store();
+    let ingest = store.ingest().unwrap();
+    let blob = ingest.put(media_type::CONFIG, b"{}").unwrap();
+    assert_eq!(prune(&store, Which::All, false).unwrap(), None);
+    drop(ingest);
+    assert!(prune(&store, Which::All, false).unwrap().is_some());
+    assert!(!store.has(&blob));
+}
+
+#[test]
+fn what_a_killed_process_leaves_is_named_and_removed() {
+    let (_directory, store) = store();
+    image(&store, Some(NAME), "one");
+    fs::write(store.path().join("tmp/blob-dead"), b"half").unwrap();
+    fs::create_dir(store.path().join("tmp/layer-dead")).unwrap();
+    store.ingest().unwrap().put(media_type::LAYER, b"never named").unwrap();
+    let findings = check(&store).unwrap();
+    assert_eq!(findings.len(), 3, "{findings:?}");
+    assert!(findings.iter().all(|finding| !finding.broken));
+    prune(&store, Which::None, true).unwrap();
+    assert_eq!(check(&store).unwrap(), []);
+}
+
+#[test]
+fn damage_is_found() {
+    let (_directory, store) = store();
+    let descriptor = image(&store, Some(NAME), "one");
+    let layer = store.image(&descriptor, &platform()).unwrap().manifest.layers[0].clone();
+    let path = store.blob_path(layer.digest);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[5] ^= 1;
+    fs::write(&path, &bytes).unwrap();
+    assert!(check(&store).unwrap().iter().any(|finding| finding.broken));
+    fs::remove_file(&path).unwrap();
+    assert!(check(&store).unwrap().iter().any(|finding| finding.text.contains("is missing")));
+}
+
+#[test]
+fn an_image_that_is_not_whole_gets_no_name() {
+    let (_directory, store) = store();
+    let ingest = store.ingest().unwrap();
+    let missing = Descriptor::new(media_type::LAYER, Digest::of(b"nowhere"), 7);
+    let config = ingest.put(media_type::CONFIG, b"{}").unwrap();
+    let manifest = Manifest::of_image(config, vec![missing]).to_bytes();
+    let manifest = ingest.put(media_type::MANIFEST, &manifest).unwrap();
+    assert!(matches!(ingest.add(Some(NAME), &manifest), Err(StoreError::MissingBlob { .. })));
+    assert!(store.find("app").is_err());
+}
+
+#[test]
+fn a_blob_with_other_bytes_is_not_kept() {
+    let (_directory, store) = store();
+    let ingest = store.ingest().unwrap();
+    let promised = Descriptor::new(media_type::LAYER, Digest::of(b"right"), 5);
+    for wrong in [&b"wrong"[..], b"rig", b"right and more"] {
+        assert!(matches!(ingest.copy(&promised, &mut &*wrong), Err(StoreError::WrongBytes { .. })));
+    }
+    assert!(!store.has(&promised));
+    assert_eq!(fs::read_dir(store.path().join("tmp")).unwrap().count(), 0);
+}
+
+#[test]
+fn archives_bring_images_from_store_to_store() {
+    let (_one, from) = store();
+    let descriptor = image(&from, Some(NAME), "content");
+    for format in [Format::Oci, Format::Docker] {
+        let mut bytes = Vec::new();
+        save(&from, &["app".to_owned()], &platform(), format, &mut bytes).unwrap();
+        let compressed = zstd::encode_all(bytes.as_slice(), 1).unwrap();
+        for bytes in [bytes, compressed] {
+            let (_two, to) = store();
+            let loaded = load(&to, "archive", Cursor::new(bytes)).unwrap();
+            assert_eq!(loaded.len(), 1);
+            assert_eq!(loaded[0].name.as_deref(), Some(NAME));
+            if format == Format::Oci {
+                assert_eq!(loaded[0].descriptor.digest, descriptor.digest);
+            }
+            let image = to.image(&loaded[0].descriptor, &platform()).unwrap();
+            let listing = image.listing(&to, &mut |_, _, _| Ok(())).unwrap();
+            assert_eq!(listing.files["file"].digest, Some(Digest::of(b"content")));
+        }
+    }
+}
+
+fn load_error(entries: &[(&str, &[u8])]) -> String {
+    let (_directory, store) = store();
+    let mut builder = tar::Builder::new(Vec::new());
+    for (path, content) in entries {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(content.len() as u64);
+        header.set_mode(0o644);
+        builder.append_data(&mut header, path, *content).unwrap();
+    }
+    let loaded: Result<Vec<Loaded>, _> = load(&store, "x.tar", Cursor::new(builder.into_inner().unwrap()));
+    assert!(store.entries().unwrap().is_empty());
+    loaded.unwrap_err().to_string()
+}
+
+#[test]
+fn archives_that_lie_are_refused() {
+    assert!(load_error(&[("a", b"b")]).contains("neither index.json"));
+    assert!(load_error(&[("index.json", b"{")]).contains("index.json"));
+    assert!(load_error(&[("index.json", br#"{"schemaVersion":2,"manifests":[]}"#)]).contains("no image"));
+    let wrong = format!("blobs/sha256/{}", "0".repeat(64));
+    assert!(load_error(&[(&wrong, b"x")]).contains("other bytes"));
+    assert!(load_error(&[("blobs/sha256/x", b"x")]).contains("no name of a blob"));
+    let manifest = br#"[{"Config":"c.json","RepoTags":["a"],"Layers":["l.tar"]}]"#;
+    assert!(load_error(&[("manifest.json", manifest)]).contains("does not hold c.json"));
+    let config = br#"{"architecture":"amd64","os":"linux","rootfs":{"type":"layers","diff_ids":[]}}"#;
+    assert!(load_error(&[("manifest.json", manifest), ("c.json", config)]).contains("names 0 layers"));
+    let config = format!(
+        r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":["sha256:{}"]}}}}"#,
+        "0".repeat(64)
+    );
+    let text = load_error(&[("manifest.json", manifest), ("c.json", config.as_bytes()), ("l.tar", b"layer")]);
+    assert!(text.contains("unpacks to"), "{text}");
+}
+
+#[test]
+fn a_directory_of_something_else_is_no_store() {
+    let directory = tempfile::tempdir().unwrap();
+    fs::write(directory.path().join("precious"), b"").unwrap();
+    let error = Store::open(directory.path()).unwrap_err().to_string();
+    assert!(error.contains("precious"), "{error}");
+}

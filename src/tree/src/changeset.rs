@@ -1,0 +1,307 @@
+//! Layers of images: what a tarball changes in the tree below it.
+//!
+//! [`apply`] brings a layer onto a root, [`unpack_for_overlay`] unpacks it alone in the form that overlayfs
+//! stacks, and [`Listing`] tells what several layers come to without writing anything.
+//!
+//! Spec: OCI image-spec, "Image Layer Filesystem Changeset" (whiteouts); kernel overlayfs documentation.
+
+use std::collections::{BTreeMap, HashSet};
+use std::io::{self, Read, Write};
+
+use knarr_base::{Digest, DigestWriter};
+
+use crate::TreeError;
+use crate::root::Root;
+use crate::unpack::{Decision, Entry, EntryHead, Kind, Limits, Policy, read_head, unpack};
+
+/// What the name of a whiteout begins with.
+pub const WHITEOUT: &str = ".wh.";
+/// The name of the whiteout that hides everything in its directory.
+pub const OPAQUE: &str = ".wh..wh..opq";
+
+/// A layer may unpack to this many bytes at least, whatever its size.
+const MIN_LAYER_BYTES: u64 = 256 << 20;
+/// A layer may unpack to this many times its size; gzip's own limit is 1,032.
+const MAX_EXPANSION: u64 = 400;
+const MAX_ENTRIES: u64 = 2_000_000;
+
+/// What a layer of so many compressed bytes may unpack to.
+#[must_use]
+pub fn limits_of(compressed_bytes: u64) -> Limits {
+    let bytes = MIN_LAYER_BYTES.saturating_add(compressed_bytes.saturating_mul(MAX_EXPANSION));
+    Limits { entries: MAX_ENTRIES, bytes }
+}
+
+/// What a layer's entry hides.
+enum Hidden<'a> {
+    /// One path.
+    Path(String),
+    /// All that lower layers have in a directory.
+    Below(&'a str),
+}
+
+fn hidden(path: &str) -> Option<Hidden<'_>> {
+    let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+    if name == OPAQUE {
+        return Some(Hidden::Below(parent));
+    }
+    let name = name.strip_prefix(WHITEOUT)?;
+    // `.wh..wh.` begins names that aufs keeps for itself.
+    if name.is_empty() || name.starts_with(WHITEOUT) || name == "." || name == ".." {
+        return None;
+    }
+    Some(Hidden::Path(if parent.is_empty() { name.to_owned() } else { format!("{parent}/{name}") }))
+}
+
+fn is_marker(path: &str) -> bool {
+    path.rsplit('/').next().unwrap_or_default().starts_with(WHITEOUT)
+}
+
+struct Layer {
+    without_devices: bool,
+}
+
+impl Policy for Layer {
+    fn decide(&self, head: &EntryHead<'_>) -> Decision {
+        let device = matches!(head.kind, Kind::CharDevice | Kind::BlockDevice);
+        if is_marker(head.path) || (device && self.without_devices) {
+            return Decision::Skip;
+        }
+        Decision::Write
+    }
+
+    fn replaces_everything(&self) -> bool {
+        true
+    }
+}
+
+/// Unpacks a layer onto `root`; what it hides is removed. `without_devices` leaves device nodes out,
+/// which nobody but the real root may make.
+pub fn apply(
+    root: &Root,
+    tar: &mut dyn Read,
+    without_devices: bool,
+    limits: &Limits,
+) -> Result<Vec<Entry>, TreeError> {
+    let entries = unpack(root, tar, &Layer { without_devices }, limits)?;
+    let written = written_paths(&entries);
+    for entry in &entries {
+        match hidden(&entry.path) {
+            // A whiteout speaks of lower layers only: what this one has at that path stays.
+            Some(Hidden::Path(path)) if written.contains(&path) => remove_below(root, &path, &written)?,
+            Some(Hidden::Path(path)) => root.remove_dir_all(&path)?,
+            Some(Hidden::Below(directory)) => remove_below(root, directory, &written)?,
+            None => {}
+        }
+    }
+    Ok(entries)
+}
+
+/// All written paths and the directories above them.
+fn written_paths(entries: &[Entry]) -> HashSet<String> {
+    let mut paths = HashSet::new();
+    for entry in entries.iter().filter(|entry| entry.written) {
+        let mut path = entry.path.as_str();
+        while !path.is_empty() && paths.insert(path.to_owned()) {
+            path = path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        }
+    }
+    paths
+}
+
+fn remove_below(root: &Root, directory: &str, written: &HashSet<String>) -> Result<(), TreeError> {
+    if !root.exists(directory)? || root.lstat(directory)?.kind != Kind::Directory {
+        return Ok(());
+    }
+    for name in root.list(directory)? {
+        let path = if directory.is_empty() { name } else { format!("{directory}/{name}") };
+        if written.contains(&path) {
+            remove_below(root, &path, written)?;
+        } else {
+            root.remove_dir_all(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Unpacks a layer alone, with the marks that overlayfs knows: a device 0:0 hides a path, an attribute
+/// makes a directory hide what is below it. In a user namespace that attribute is a user's.
+pub fn unpack_for_overlay(
+    root: &Root,
+    tar: &mut dyn Read,
+    rootless: bool,
+    limits: &Limits,
+) -> Result<Vec<Entry>, TreeError> {
+    let entries = unpack(root, tar, &Layer { without_devices: rootless }, limits)?;
+    let attribute = if rootless { "user.overlay.opaque" } else { "trusted.overlay.opaque" };
+    let written = written_paths(&entries);
+    for entry in &entries {
+        match hidden(&entry.path) {
+            Some(Hidden::Path(path)) if !written.contains(&path) => {
+                if let Some((parent, _)) = path.rsplit_once('/') {
+                    root.create_dir_all(parent, 0o755)?;
+                }
+                root.mknod(&path, Kind::CharDevice, 0, (0, 0))?;
+            }
+            Some(Hidden::Path(path)) if root.lstat(&path)?.kind == Kind::Directory => {
+                root.set_xattr(&path, attribute, b"y")?;
+            }
+            Some(Hidden::Below(directory)) => {
+                root.create_dir_all(directory, 0o755)?;
+                root.set_xattr(directory, attribute, b"y")?;
+            }
+            _ => {}
+        }
+    }
+    Ok(entries)
+}
+
+/// A path of a listing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// What it is; hard links are listed as the files that they are.
+    pub kind: Kind,
+    /// Permission bits with setuid, setgid and sticky.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Size of a file in bytes.
+    pub size_bytes: u64,
+    /// Seconds since the epoch.
+    pub mtime: i64,
+    /// Target of a symbolic link.
+    pub link: String,
+    /// Digest of a file's content.
+    pub digest: Option<Digest>,
+    /// Extended attributes.
+    pub xattrs: Vec<(String, Vec<u8>)>,
+    /// Major and minor number of a device.
+    pub device: (u32, u32),
+    /// Which layer it comes from, the lowest is 0.
+    pub layer: usize,
+}
+
+/// What layers come to, path by path.
+#[derive(Clone, Debug, Default)]
+pub struct Listing {
+    /// Paths without leading `/`.
+    pub files: BTreeMap<String, Listed>,
+    layers: usize,
+}
+
+impl Listing {
+    /// Adds the next higher layer. `see` is given the content of each file; what it does not read is read past.
+    pub fn add_layer(
+        &mut self,
+        tar: &mut dyn Read,
+        limits: &Limits,
+        see: &mut dyn FnMut(&str, &mut dyn Read) -> io::Result<()>,
+    ) -> Result<(), TreeError> {
+        let layer = self.layers;
+        self.layers += 1;
+        let mut archive = tar::Archive::new(tar);
+        let (mut bytes, mut count, mut hides) = (0_u64, 0_u64, Vec::new());
+        for entry in archive.entries().map_err(TreeError::Read)? {
+            let mut entry = entry.map_err(TreeError::Read)?;
+            bytes = bytes.saturating_add(entry.size());
+            count += 1;
+            if bytes > limits.bytes {
+                return Err(TreeError::TooMuch { limit: limits.bytes, what: "bytes" });
+            }
+            if count > limits.entries {
+                return Err(TreeError::TooMuch { limit: limits.entries, what: "entries" });
+            }
+            let Some(head) = read_head(&mut entry)? else { continue };
+            if is_marker(&head.path) {
+                hides.push(head.path);
+                continue;
+            }
+            let mut listed = Listed {
+                kind: head.kind,
+                mode: head.mode,
+                uid: head.uid,
+                gid: head.gid,
+                size_bytes: head.size_bytes,
+                mtime: head.mtime,
+                link: head.link,
+                digest: None,
+                xattrs: head.xattrs,
+                device: head.device,
+                layer,
+            };
+            if head.kind == Kind::File {
+                listed.digest = Some(hash(&head.path, &mut entry, see)?);
+            }
+            self.put(head.path, listed)?;
+        }
+        for path in hides {
+            match hidden(&path) {
+                Some(Hidden::Path(path)) => self.hide(&path, layer, true),
+                Some(Hidden::Below(directory)) => self.hide(directory, layer, false),
+                None => {}
+            }
+        }
+        io::copy(&mut archive.into_inner().take(limits.bytes), &mut io::sink()).map_err(TreeError::Read)?;
+        Ok(())
+    }
+
+    fn put(&mut self, path: String, mut listed: Listed) -> Result<(), TreeError> {
+        if listed.kind == Kind::HardLink {
+            let target = self.files.get(&listed.link).cloned();
+            listed = target.ok_or_else(|| TreeError::LinkToExcluded {
+                path: path.clone(),
+                target: listed.link.clone(),
+            })?;
+        }
+        if listed.kind != Kind::Directory
+            && self.files.get(&path).is_some_and(|old| old.kind == Kind::Directory)
+        {
+            self.remove(&path);
+        }
+        self.files.insert(path, listed);
+        Ok(())
+    }
+
+    fn remove(&mut self, path: &str) {
+        let below = format!("{path}/");
+        self.files.retain(|known, _| known != path && !known.starts_with(&below));
+    }
+
+    /// Forgets what lower layers have at a path and below it.
+    fn hide(&mut self, path: &str, layer: usize, itself: bool) {
+        let below = if path.is_empty() { String::new() } else { format!("{path}/") };
+        self.files.retain(|known, listed| {
+            let concerned = (itself && known == path) || (known != path && known.starts_with(&below));
+            !concerned || listed.layer == layer
+        });
+    }
+}
+
+fn hash<R: Read>(
+    path: &str,
+    entry: &mut tar::Entry<'_, R>,
+    see: &mut dyn FnMut(&str, &mut dyn Read) -> io::Result<()>,
+) -> Result<Digest, TreeError> {
+    let mut tee = Tee { inner: entry, digest: DigestWriter::new(io::sink()) };
+    see(path, &mut tee).map_err(TreeError::Read)?;
+    io::copy(&mut tee, &mut io::sink()).map_err(TreeError::Read)?;
+    Ok(tee.digest.finish().1)
+}
+
+struct Tee<R> {
+    inner: R,
+    digest: DigestWriter<io::Sink>,
+}
+
+impl<R: Read> Read for Tee<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.inner.read(buffer)?;
+        self.digest.write_all(&buffer[..read])?;
+        Ok(read)
+    }
+}
+
+#[cfg(test)]
+mod tests;

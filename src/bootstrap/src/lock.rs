@@ -31,6 +31,9 @@ pub struct Lock {
     /// Packages refused, sorted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exclude: Vec<String>,
+    /// Packages that were taken to be there although they are not, sorted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub assume: Vec<String>,
     /// Whether recommended packages came along.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub recommends: bool,

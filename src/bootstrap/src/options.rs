@@ -42,6 +42,8 @@ pub struct Options {
     pub include: Vec<String>,
     /// Packages that must not be there.
     pub exclude: Vec<String>,
+    /// Packages that others may need and that are left out all the same.
+    pub assume: Vec<String>,
     /// Components.
     pub components: Vec<String>,
     /// Priorities of packages by name, or of suites and pockets by theirs, as apt counts.
@@ -66,6 +68,8 @@ pub struct Options {
     pub time: Option<Timestamp>,
     /// This machine's clock.
     pub now: Timestamp,
+    /// Unpack, and run no scripts.
+    pub only_unpack: bool,
     /// Fetch and stop.
     pub download_only: bool,
     /// Resolve, tell and stop.

@@ -170,6 +170,7 @@ fn choose(
         essential: variant.has_essential(),
         priorities: variant.priorities().iter().map(|priority| (*priority).to_owned()).collect(),
         recommends: options.recommends,
+        assume: options.assume.clone(),
         preferences: options.pins.clone(),
         ..Request::default()
     };
@@ -193,6 +194,7 @@ fn choose(
         variant: variant.name().to_owned(),
         include: sorted(&options.include),
         exclude: sorted(&options.exclude),
+        assume: sorted(&options.assume),
         recommends: options.recommends,
         time: date,
         releases: releases.iter().map(|release| locked_release(release)).collect(),

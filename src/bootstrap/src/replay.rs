@@ -12,7 +12,7 @@ mod alternatives;
 mod debconf;
 mod diversions;
 mod files;
-mod loader_cache;
+pub mod loader_cache;
 mod pam;
 mod rules;
 mod shells;

@@ -59,14 +59,42 @@ pub fn run(options: &Options, mirror: &Mirror, progress: &dyn Progress) -> Resul
     }
     let stage = Stage::create(&options.target, lock.size_bytes())?;
     match build(options, &lock, mirror, stage.root(), progress) {
-        Ok((explanations, started)) => {
-            deliver(options, &lock, stage, started, progress)?;
+        Ok((_, explanations)) => {
+            deliver(options, &lock, stage, options.now, progress)?;
             product
                 .map_or(Ok(()), |product| product.keep(&options.target, options.time.unwrap_or(lock.time)))?;
             Ok(Report { lock, explanations })
         }
         Err(error) => Err(abandon(options, stage, error, progress)),
     }
+}
+
+/// A root that was made for somebody to go on with.
+#[derive(Debug)]
+pub struct Made {
+    /// Where it is. It is gone with this value.
+    pub stage: Stage,
+    /// What was unpacked into it.
+    pub packages: Vec<Package>,
+    /// How each maintainer script ran.
+    pub explanations: Vec<Explanation>,
+}
+
+/// The lock of these options: the one that is there, or a new one.
+pub fn lock(options: &Options, mirror: &Mirror, progress: &dyn Progress) -> Result<Lock, BootstrapError> {
+    obtain_lock(options, mirror, progress)
+}
+
+/// Makes the root of a lock in memory, for somebody to go on with.
+pub fn make(
+    options: &Options,
+    lock: &Lock,
+    mirror: &Mirror,
+    progress: &dyn Progress,
+) -> Result<Made, BootstrapError> {
+    let stage = Stage::create(&options.target, lock.size_bytes())?;
+    let (packages, explanations) = build(options, lock, mirror, stage.root(), progress)?;
+    Ok(Made { stage, packages, explanations })
 }
 
 fn check_target(options: &Options) -> Result<(), BootstrapError> {
@@ -131,8 +159,16 @@ fn obtain_lock(options: &Options, mirror: &Mirror, progress: &dyn Progress) -> R
 }
 
 fn check_fits(options: &Options, path: &Path, lock: &Lock) -> Result<(), BootstrapError> {
-    let mut include = options.include.clone();
-    include.sort();
+    let sorted = |names: &[String]| {
+        let mut names = names.to_vec();
+        names.sort();
+        names
+    };
+    let (include, assume) = (sorted(&options.include), sorted(&options.assume));
+    if assume != lock.assume {
+        let reason = "it left other packages out on purpose; remove it to resolve anew".to_owned();
+        return Err(BootstrapError::BadLock { path: path.to_owned(), reason });
+    }
     let repositories = repositories_of(options);
     let asked =
         (options.suite.name.as_str(), options.architecture, options.variant.name(), &include, &repositories);
@@ -198,7 +234,7 @@ fn pool_files(lock: &Lock) -> Vec<PoolFile> {
     lock.packages.iter().map(file).collect()
 }
 
-type Built = (Vec<Explanation>, Timestamp);
+type Built = (Vec<Package>, Vec<Explanation>);
 
 /// Everything that happens inside the stage.
 fn build(
@@ -208,7 +244,6 @@ fn build(
     path: &Path,
     progress: &dyn Progress,
 ) -> Result<Built, BootstrapError> {
-    let started = options.now;
     let root = Root::open(path)?;
     let time = options.time.unwrap_or(lock.time);
     let environment = vec![
@@ -236,13 +271,13 @@ fn build(
         runner.shell("extract", command)
     })?;
     let mut explanations = Vec::new();
-    if !options.variant.only_unpacks() {
+    if !options.only_unpack {
         progress.phase("configuring");
         explanations =
             configure(options, lock, mirror, &root, &unpacker, &mut packages, &debs, time, &environment)?;
     }
     conclude(options, &root, &packages)?;
-    Ok((explanations, started))
+    Ok((packages, explanations))
 }
 
 /// What must be there before the first package.
@@ -274,7 +309,7 @@ fn fetch_and_unpack(
     let (sender, receiver) = channel::<(usize, PathBuf)>();
     let receiver = Mutex::new(receiver);
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get);
-    let extract_only = options.variant.only_unpacks();
+    let extract_only = options.only_unpack;
     let results = std::thread::scope(|scope| {
         let work = || unpack_all(lock, unpacker, mirror.cache(), &known, &receiver, extract_only);
         let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
@@ -414,6 +449,8 @@ fn tool_root(options: &Options, mirror: &Mirror) -> Result<Stage, BootstrapError
         lock: None,
         locked: false,
         scripts: ScriptPolicy::Replay,
+        only_unpack: false,
+        assume: Vec::new(),
         ..options.clone()
     };
     let lock = plan::resolve(&options, mirror, &Silent)?;
@@ -460,7 +497,7 @@ fn write_host_files(options: &Options, lock: &Lock, root: &Root) -> Result<(), B
 }
 
 fn conclude(options: &Options, root: &Root, packages: &[Package]) -> Result<(), BootstrapError> {
-    if !options.variant.only_unpacks() {
+    if !options.only_unpack {
         finish::clean(root, packages)?;
     }
     if options.target.format == Format::Directory && !options.rootless {

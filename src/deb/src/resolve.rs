@@ -61,6 +61,8 @@ pub struct Request {
     pub recommends: bool,
     /// Kept as they are, and preferred where they satisfy something.
     pub installed: Vec<PackageId>,
+    /// Names that count as there, whatever version is asked for: a need for one of them needs nothing.
+    pub assume: Vec<String>,
     /// Pins of packages by name, instead of their index's.
     pub preferences: Vec<(String, i32)>,
 }

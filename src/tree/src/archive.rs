@@ -59,11 +59,86 @@ pub fn write_tar(root: &Root, out: impl Write, options: &TarOptions<'_>) -> Resu
         extra.entry(parent.to_owned()).or_default().push(entry.clone());
     }
     let builder = tar::Builder::new(std::io::BufWriter::with_capacity(256 << 10, out));
-    let mut writer =
-        Writer { root, options, builder, extra, links: HashMap::new(), stats: TarStats::default() };
+    let mut writer = Writer {
+        root,
+        options,
+        builder,
+        extra,
+        links: HashMap::new(),
+        stats: TarStats::default(),
+        prefix: "./",
+    };
     let meta = root.lstat("")?;
     writer.entry("", &meta)?;
     writer.directory("")?;
+    writer.builder.finish().map_err(TreeError::Write)?;
+    let out = writer.builder.into_inner().map_err(TreeError::Write)?;
+    out.into_inner().map_err(|error| TreeError::Write(error.into_error()))?;
+    Ok(writer.stats)
+}
+
+/// An entry of a layer, in the order of its path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pick {
+    /// What the root has at this path.
+    Path(String),
+    /// A directory with a mode, owner and time of its own.
+    Directory {
+        /// Path without leading `/`.
+        path: String,
+        /// Permission bits.
+        mode: u32,
+        /// Owner.
+        uid: u32,
+        /// Group.
+        gid: u32,
+        /// Seconds since the epoch.
+        mtime: i64,
+    },
+    /// Lower layers' path is hidden.
+    Whiteout(String),
+}
+
+impl Pick {
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &str {
+        match self {
+            Self::Path(path) | Self::Directory { path, .. } | Self::Whiteout(path) => path,
+        }
+    }
+}
+
+/// Writes the named entries alone, as a layer of an image has them: names without `./`. A directory's own
+/// content is not written with it.
+pub fn write_picks(
+    root: &Root,
+    out: impl Write,
+    picks: &[Pick],
+    options: &TarOptions<'_>,
+) -> Result<TarStats, TreeError> {
+    let builder = tar::Builder::new(std::io::BufWriter::with_capacity(256 << 10, out));
+    let (extra, links) = (HashMap::new(), HashMap::new());
+    let mut writer = Writer { root, options, builder, extra, links, stats: TarStats::default(), prefix: "" };
+    for pick in picks {
+        match pick {
+            Pick::Path(path) => writer.entry(path, &root.lstat(path)?)?,
+            Pick::Directory { path, mode, uid, gid, mtime } => {
+                let mut fields = Fields::new("", path, Kind::Directory, *mode, *uid, *gid);
+                fields.mtime = writer.clamp(*mtime);
+                writer.stats.entries += 1;
+                append(&mut writer.builder, &fields, 0, std::io::empty())?;
+            }
+            Pick::Whiteout(path) => {
+                let (parent, name) = path.rsplit_once('/').unwrap_or(("", path));
+                let slash = if parent.is_empty() { "" } else { "/" };
+                let path = format!("{parent}{slash}{}{name}", crate::changeset::WHITEOUT);
+                let mut fields = Fields::new("", &path, Kind::File, 0, 0, 0);
+                fields.mtime = options.newest.0;
+                append(&mut writer.builder, &fields, 0, std::io::empty())?;
+            }
+        }
+    }
     writer.builder.finish().map_err(TreeError::Write)?;
     let out = writer.builder.into_inner().map_err(TreeError::Write)?;
     out.into_inner().map_err(|error| TreeError::Write(error.into_error()))?;
@@ -77,6 +152,8 @@ struct Writer<'a, W: Write> {
     extra: HashMap<String, Vec<ExtraEntry>>,
     links: HashMap<(u64, u64), String>,
     stats: TarStats,
+    /// What names begin with.
+    prefix: &'static str,
 }
 
 impl<W: Write> Writer<'_, W> {
@@ -112,7 +189,7 @@ impl<W: Write> Writer<'_, W> {
     }
 
     fn entry(&mut self, path: &str, meta: &Meta) -> Result<(), TreeError> {
-        let mut fields = Fields::new(path, meta.kind, meta.mode, meta.uid, meta.gid);
+        let mut fields = Fields::new(self.prefix, path, meta.kind, meta.mode, meta.uid, meta.gid);
         fields.mtime = self.clamp(meta.mtime);
         fields.device = meta.device;
         if meta.kind == Kind::Symlink {
@@ -122,7 +199,7 @@ impl<W: Write> Writer<'_, W> {
             match self.links.get(&meta.inode) {
                 Some(first) => {
                     fields.kind = Kind::HardLink;
-                    fields.link = format!("./{first}");
+                    fields.link = format!("{}{first}", self.prefix);
                 }
                 None => {
                     self.links.insert(meta.inode, path.to_owned());
@@ -144,7 +221,7 @@ impl<W: Write> Writer<'_, W> {
     }
 
     fn extra(&mut self, extra: &ExtraEntry) -> Result<(), TreeError> {
-        let mut fields = Fields::new(&extra.path, extra.kind, extra.mode, 0, 0);
+        let mut fields = Fields::new(self.prefix, &extra.path, extra.kind, extra.mode, 0, 0);
         fields.device = extra.device;
         fields.link.clone_from(&extra.link);
         fields.mtime = self.options.newest.0;
@@ -178,9 +255,9 @@ struct Fields {
 }
 
 impl Fields {
-    fn new(path: &str, kind: Kind, mode: u32, uid: u32, gid: u32) -> Self {
+    fn new(prefix: &str, path: &str, kind: Kind, mode: u32, uid: u32, gid: u32) -> Self {
         let end = if kind == Kind::Directory && !path.is_empty() { "/" } else { "" };
-        let path = format!("./{path}{end}");
+        let path = format!("{prefix}{path}{end}");
         Self { path, kind, mode, uid, gid, mtime: 0, device: (0, 0), link: String::new(), xattrs: Vec::new() }
     }
 }

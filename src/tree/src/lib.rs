@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod archive;
+pub mod changes;
 pub mod changeset;
 pub mod compress;
 pub mod copy;

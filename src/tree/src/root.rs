@@ -46,6 +46,8 @@ pub struct Meta {
     pub mtime: i64,
     /// Major and minor number of a device.
     pub device: (u32, u32),
+    /// When anything about it changed last: seconds and nanoseconds since the epoch.
+    pub ctime: (i64, u32),
     /// Number of names.
     pub links: u32,
     /// File system and inode: what names of one file share.
@@ -502,6 +504,7 @@ fn meta_of(stat: &sys::Statx) -> Meta {
         mtime: stat.stx_mtime.tv_sec,
         device: (stat.stx_rdev_major, stat.stx_rdev_minor),
         links: stat.stx_nlink,
+        ctime: (stat.stx_ctime.tv_sec, stat.stx_ctime.tv_nsec),
         inode: (u64::from(stat.stx_dev_major) << 32 | u64::from(stat.stx_dev_minor), stat.stx_ino),
     }
 }

@@ -44,6 +44,15 @@ pub(super) fn write(root: &Root, architecture: Architecture) -> Result<(), Boots
     Ok(root.write(PATH, &cache(&libraries, flags, &generator), 0o644)?)
 }
 
+/// Writes the cache of a root that may lack `ldconfig` itself; says whether it could. Without a cache programs find
+/// their libraries in the standard directories only.
+pub fn write_without_tool(root: &Root, architecture: Architecture) -> Result<bool, BootstrapError> {
+    let all = (flags_of(architecture), libraries(root, architecture)?);
+    let (Some(flags), Some(libraries)) = all else { return Ok(false) };
+    root.write(PATH, &cache(&libraries, flags, "ldconfig (knarr)"), 0o644)?;
+    Ok(true)
+}
+
 /// The type of an entry: the C library's ABI, in glibc's numbers.
 fn flags_of(architecture: Architecture) -> Option<u32> {
     match architecture.name() {

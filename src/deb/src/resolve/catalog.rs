@@ -231,6 +231,9 @@ impl<'u, 'a> Catalog<'u, 'a> {
         let recommends = if self.request.recommends { record.recommends() } else { "" };
         for (field, hard) in [(record.pre_depends(), true), (record.depends(), true), (recommends, false)] {
             for group in parse_relations(field).unwrap_or_default() {
+                if group.iter().any(|relation| self.request.assume.iter().any(|name| name == relation.name)) {
+                    continue;
+                }
                 let terms = group.into_iter().map(|relation| self.term(relation)).collect();
                 needs.groups.push(Group { terms, hard });
             }

@@ -112,7 +112,7 @@ fn check_target(options: &Options) -> Result<(), BootstrapError> {
 }
 
 /// What runs the architecture's programs: nothing where the machine does so itself.
-fn emulator(architecture: Architecture) -> Result<Option<Emulator>, BootstrapError> {
+pub fn emulator(architecture: Architecture) -> Result<Option<Emulator>, BootstrapError> {
     let native = Architecture::native();
     let runs = architecture == native || (native.name(), architecture.name()) == ("amd64", "i386");
     if runs || Emulator::is_registered(architecture.qemu()) {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use clap::Parser;
 use knarr_base::{Architecture, HumanSize, Timestamp};
 use knarr_bootstrap::filter::PathFilter;
 use knarr_bootstrap::hooks::{Hooks, Stage};
@@ -180,6 +181,37 @@ pub(crate) fn run(args: Args, ui: &Ui) -> anyhow::Result<()> {
         options.target.display()
     ));
     Ok(())
+}
+
+/// A mirror for a command that bootstraps on its way; `words` are flags of `knarr bootstrap`.
+pub(crate) fn mirror(words: &[String], settings: &Settings) -> anyhow::Result<Mirror> {
+    let args = parse_words(words, "trixie", Architecture::native(), &[])?;
+    let cache = args.cache_dir.clone().unwrap_or_else(|| settings.cache_dir());
+    Ok(Mirror::new(mirror_options(&args, cache))?.cancelled_by(knarr_linux::signals::interrupted()))
+}
+
+/// What a bootstrap of a suite would be asked for by these words.
+pub(crate) fn base_options(
+    words: &[String],
+    suite: &str,
+    architecture: Architecture,
+    repositories: &[String],
+    settings: &Settings,
+) -> anyhow::Result<Options> {
+    let args = parse_words(words, suite, architecture, repositories)?;
+    options(args, settings, namespace::in_user_namespace())
+}
+
+fn parse_words(
+    words: &[String],
+    suite: &str,
+    architecture: Architecture,
+    repositories: &[String],
+) -> anyhow::Result<Args> {
+    let sources = repositories.iter().flat_map(|line| ["--sources", line]);
+    let fixed = ["knarr", "--arch", architecture.name()].into_iter().chain(sources).chain([suite, "-"]);
+    let all = fixed.map(str::to_owned).chain(words.iter().cloned());
+    Ok(crate::build::BootstrapWords::try_parse_from(all)?.args)
 }
 
 fn mirror_options(args: &Args, cache: PathBuf) -> MirrorOptions {
@@ -383,7 +415,7 @@ fn parse_pin(text: &str) -> anyhow::Result<(String, i32)> {
     Ok((name.trim().to_owned(), priority))
 }
 
-fn source_date_epoch() -> anyhow::Result<Option<Timestamp>> {
+pub(crate) fn source_date_epoch() -> anyhow::Result<Option<Timestamp>> {
     let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(None) };
     let seconds = text.to_str().and_then(|text| text.parse().ok());
     let seconds = seconds

@@ -4,8 +4,10 @@
 #![forbid(unsafe_code)]
 
 mod bootstrap;
+mod build;
 mod exit;
 mod lock;
+mod recipe;
 mod settings;
 mod suite;
 mod system;
@@ -32,6 +34,11 @@ struct Cli {
 enum Command {
     /// Make a root filesystem from a signed mirror
     Bootstrap(Box<bootstrap::Args>),
+    /// Make an image from a recipe
+    Build(Box<build::Args>),
+    /// Show, check and begin recipes
+    #[command(subcommand)]
+    Recipe(recipe::Command),
     /// Show the suites that can be bootstrapped
     #[command(subcommand)]
     Suite(suite::Command),
@@ -67,6 +74,8 @@ pub fn main() -> ExitCode {
 fn run(command: Command, ui: &Ui) -> anyhow::Result<()> {
     match command {
         Command::Bootstrap(args) => bootstrap::run(*args, ui),
+        Command::Build(args) => build::run(&args, ui),
+        Command::Recipe(command) => recipe::run(&command, ui),
         Command::Suite(command) => suite::run(&command, ui),
         Command::Lock(command) => lock::run(&command, ui),
         Command::System(command) => system::run(&command, ui),

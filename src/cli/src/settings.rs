@@ -24,6 +24,7 @@ pub(crate) struct Settings {
     /// By distribution (`debian`, `ubuntu`), with `-security` for its security updates.
     pub mirrors: BTreeMap<String, String>,
     pub cache_dir: Option<PathBuf>,
+    pub store_dir: Option<PathBuf>,
     /// Applied after each bootstrap.
     pub max_cache_bytes: Option<u64>,
     pub max_cache_age: Option<Duration>,
@@ -36,6 +37,14 @@ struct File {
     mirrors: BTreeMap<String, String>,
     #[serde(default)]
     cache: CacheTable,
+    #[serde(default)]
+    store: StoreTable,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StoreTable {
+    dir: Option<PathBuf>,
 }
 
 #[derive(Default, Deserialize)]
@@ -81,6 +90,7 @@ impl Settings {
             self.mirrors.insert(name, address);
         }
         let CacheTable { dir, max_size, max_age } = file.cache;
+        self.store_dir = file.store.dir.or_else(|| self.store_dir.take());
         self.cache_dir = dir.or_else(|| self.cache_dir.take());
         if let Some(text) = max_size {
             self.max_cache_bytes = Some(parse_size(&text).context("cache.max_size")?);
@@ -89,6 +99,24 @@ impl Settings {
             self.max_cache_age = Some(parse_age(&text).context("cache.max_age")?);
         }
         Ok(())
+    }
+
+    /// Where images lie unless a flag or `KNARR_STORE` names a place.
+    pub(crate) fn store_dir(&self) -> PathBuf {
+        if let Some(dir) = std::env::var_os("KNARR_STORE").filter(|path| !path.is_empty()) {
+            return dir.into();
+        }
+        let default = || match knarr_linux::namespace::is_unprivileged() {
+            false => "/var/lib/knarr/store".into(),
+            true => user_directory("XDG_DATA_HOME", ".local/share").join("knarr/store"),
+        };
+        self.store_dir.clone().unwrap_or_else(default)
+    }
+
+    /// What the cache is pruned to after each use: bytes and age.
+    pub(crate) fn cache_limits(&self) -> Option<(u64, Duration)> {
+        let (bytes, age) = (self.max_cache_bytes, self.max_cache_age);
+        (bytes.is_some() || age.is_some()).then(|| (bytes.unwrap_or(u64::MAX), age.unwrap_or(Duration::MAX)))
     }
 
     /// Where the cache lies unless a flag or `KNARR_CACHE_DIR` names a place.

@@ -24,7 +24,7 @@ pub struct Cache {
 /// What one kind of file takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Usage {
-    /// `pool`, `indices`, `releases` or `products`.
+    /// `pool`, `indices`, `releases`, `products` or `builds`.
     pub kind: &'static str,
     /// How many files.
     pub files: u64,
@@ -34,7 +34,7 @@ pub struct Usage {
 
 /// An unfinished file that was not written to for so long is nobody's any more.
 const ABANDONED: Duration = Duration::from_secs(3600);
-const KINDS: [&str; 4] = ["pool", "indices", "releases", "products"];
+const KINDS: [&str; 5] = ["pool", "indices", "releases", "products", "builds"];
 
 impl Cache {
     /// The cache in `root`, made when it is not there.
@@ -80,6 +80,12 @@ impl Cache {
     #[must_use]
     pub fn product_path(&self, key: Digest) -> PathBuf {
         self.root.join("products").join(key.hex())
+    }
+
+    /// Where the record of a build's step lies.
+    #[must_use]
+    pub fn record_path(&self, key: Digest) -> PathBuf {
+        self.root.join("builds").join(key.hex())
     }
 
     /// The newest date seen of a suite; `key` names the suite and its keys.
@@ -167,7 +173,7 @@ impl Cache {
     /// Removes files not used for `max_age`, then the longest unused until `max_bytes` are kept.
     /// Answers how many files and bytes went. Remembered dates stay: they are protection, not cache.
     pub fn prune(&self, max_bytes: u64, max_age: Duration) -> Result<(u64, u64), MirrorError> {
-        self.prune_kinds(&["pool", "indices", "products"], max_bytes, max_age)
+        self.prune_kinds(&["pool", "indices", "products", "builds"], max_bytes, max_age)
     }
 
     /// Removes the longest unused products until `max_bytes` are kept.

@@ -72,6 +72,7 @@ pub struct Mirror {
 static NEVER: AtomicBool = AtomicBool::new(false);
 
 const MAX_RELEASE_BYTES: u64 = 32 << 20;
+const MAX_FILE_BYTES: u64 = 8 << 30;
 const MAX_INDEX_BYTES: u64 = 2 << 30;
 /// What `xz -9` needs, and as much again.
 const MAX_XZ_BYTES: u64 = 128 << 20;
@@ -228,6 +229,35 @@ impl Mirror {
             Ok(())
         })?;
         Ok(Raw { url, bytes, rate })
+    }
+
+    /// One file from anywhere, known by its digest: from the cache, or fetched and checked while it streams.
+    pub fn file(&self, url: &str, digest: Digest) -> Result<PathBuf, MirrorError> {
+        let path = self.cache.pool_path(digest);
+        if std::fs::read(&path).is_ok_and(|bytes| Digest::of(&bytes) == digest) {
+            touch(&path);
+            return Ok(path);
+        }
+        if self.options.offline {
+            return Err(MirrorError::Offline { url: url.to_owned() });
+        }
+        self.retrying(|| {
+            let mut new = self.cache.create(&path)?;
+            let mut hash = DigestWriter::new(io::sink());
+            let mut sink = |chunk: &[u8]| {
+                // Hashing cannot fail.
+                let _ = io::Write::write_all(&mut hash, chunk);
+                new.write_all(chunk)
+            };
+            let transfer = self.transfer(url, MAX_FILE_BYTES, self.cancel);
+            self.runtime.block_on(transfer.run(0, &mut || Ok(()), &mut sink))?;
+            let found = hash.finish().1;
+            if found != digest {
+                return Err(MirrorError::DigestMismatch { url: url.to_owned(), promised: digest, found });
+            }
+            new.finish()
+        })?;
+        Ok(path)
     }
 
     fn retrying(&self, mut work: impl FnMut() -> Result<(), MirrorError>) -> Result<(), MirrorError> {

@@ -7,6 +7,7 @@
 //! Spec: docs/formats/recipe.md; its JSON Schema is [`schema`].
 #![forbid(unsafe_code)]
 
+pub mod builtin;
 pub mod check;
 pub mod error;
 pub mod load;

@@ -136,13 +136,16 @@ impl ProductionTable {
     }
 }
 
-fn packages(base: Vec<String>, over: Vec<String>) -> Vec<String> {
+/// One list of packages over another.
+#[must_use]
+pub fn packages(base: Vec<String>, over: Vec<String>) -> Vec<String> {
     let mut all = base;
     for name in over {
         match name.strip_suffix('-') {
-            Some(gone) => all.retain(|known| known != gone),
+            Some(gone) if all.iter().any(|known| known == gone) => all.retain(|known| known != gone),
             None if all.contains(&name) => {}
-            None => all.push(name),
+            // One that is not there may be among those that the target brings.
+            _ => all.push(name),
         }
     }
     all

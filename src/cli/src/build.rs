@@ -1,0 +1,266 @@
+//! `knarr build`: an image from a recipe.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, bail};
+use clap::Parser;
+use knarr_base::{Architecture, HumanSize};
+use knarr_bootstrap::BootstrapError;
+use knarr_factory::{Built, Factory, FactoryError, Request};
+use knarr_linux::namespace;
+use knarr_mirror::Mirror;
+use knarr_oci::{Platform, Reference};
+use knarr_recipe::TargetName;
+use knarr_store::Store;
+use knarr_tree::compress::Compression;
+
+use crate::bootstrap;
+use crate::settings::Settings;
+use crate::ui::Ui;
+
+/// What was typed.
+#[derive(Debug, clap::Args)]
+#[command(args_override_self = true)]
+pub(crate) struct Args {
+    /// The recipe: a file, or the name of a ready one (see `knarr recipe ls`)
+    recipe: String,
+    /// What it is for: dev, production or base; without it what the recipe says
+    #[arg(long, value_parser = parse_target)]
+    target: Option<TargetName>,
+    /// Name of the image, such as registry.example/app:1.2; without one the recipe's
+    #[arg(short, long = "tag", value_name = "NAME")]
+    tags: Vec<String>,
+    /// Machines it is for, such as linux/amd64,linux/arm64; without any the recipe's, else this machine's
+    #[arg(long, value_name = "PLATFORMS", value_delimiter = ',')]
+    platform: Vec<String>,
+    /// Directory that the recipe's files are relative to; without it the recipe's own
+    #[arg(long, value_name = "DIR")]
+    context: Option<PathBuf>,
+    /// Write a lock, or obey the one that is there; without it RECIPE.lock beside the recipe, if there is one
+    #[arg(long, value_name = "FILE")]
+    lock: Option<PathBuf>,
+    /// Refuse when the lock would change
+    #[arg(long)]
+    locked: bool,
+    /// Most layers for packages
+    #[arg(long, default_value_t = 24, value_name = "N")]
+    layers: usize,
+    /// Put everything into one layer
+    #[arg(long)]
+    squash: bool,
+    /// How layers are compressed: zstd, gzip or none, with a level such as zstd:19; without it zstd
+    #[arg(long, value_name = "HOW", value_parser = parse_compression)]
+    compression: Option<Compression>,
+    /// Make everything anew
+    #[arg(long, visible_alias = "no-cache")]
+    fresh: bool,
+    /// Do not put the recipe's promises to the test
+    #[arg(long)]
+    no_verify: bool,
+    /// Number of the user who works in a development container; without it yours
+    #[arg(long, value_name = "UID")]
+    uid: Option<u32>,
+    /// Mirrors to use instead of the suite's own
+    #[arg(long, value_name = "URL")]
+    mirror: Vec<String>,
+    /// Keyring that replaces the suite's own
+    #[arg(long, value_name = "FILE")]
+    keyring: Vec<String>,
+    /// Use the mirror as it was at this time: 20261121T091544Z
+    #[arg(long, value_name = "TIMESTAMP", conflicts_with = "mirror")]
+    snapshot: Option<String>,
+    /// Accept Release files that are no longer valid
+    #[arg(long)]
+    insecure_allow_expired: bool,
+    /// Use the cache only
+    #[arg(long)]
+    offline: bool,
+    /// Where the cache lies
+    #[arg(long, env = "KNARR_CACHE_DIR", value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
+    /// Where images lie
+    #[arg(long, env = "KNARR_STORE", value_name = "DIR")]
+    store: Option<PathBuf>,
+}
+
+pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
+    let start = Instant::now();
+    let settings = Settings::load()?;
+    // Whose home the settings are in: asked before this process becomes root of a namespace.
+    let store_dir = args.store.clone().unwrap_or_else(|| settings.store_dir());
+    let dev_uid = args.uid.unwrap_or_else(caller);
+    let rootless = namespace::is_unprivileged();
+    let entered = if rootless { namespace::become_root() } else { namespace::private_mounts() };
+    entered.map_err(BootstrapError::from)?;
+    let file = crate::recipe::open(&args.recipe)?;
+    let store = Store::open(&store_dir)?;
+    let words = bootstrap_words(args);
+    let mirror = bootstrap::mirror(&words, &settings)?;
+    let options = |suite: &str, architecture: Architecture, repositories: &[String]| {
+        let made = bootstrap::base_options(&words, suite, architecture, repositories, &settings);
+        made.map_err(factory_error)
+    };
+    let rootless = rootless || namespace::in_user_namespace();
+    let factory = Factory { store: &store, mirror: &mirror, options: &options, progress: ui, rootless };
+    let request = request(args, file, dev_uid)?;
+    let built = factory.build(&request)?;
+    limit_cache(&mirror, &settings)?;
+    ui.clear();
+    report(&built, &request, start, ui)
+}
+
+fn factory_error(error: anyhow::Error) -> FactoryError {
+    match error.downcast::<BootstrapError>() {
+        Ok(error) => FactoryError::Bootstrap(error),
+        Err(error) => match error.downcast::<knarr_mirror::MirrorError>() {
+            Ok(error) => FactoryError::Mirror(error),
+            Err(error) => FactoryError::Request(format!("{error:#}")),
+        },
+    }
+}
+
+/// The number of whoever asked for it, by sudo or not; of root's own only the usual first user's.
+fn caller() -> u32 {
+    let sudo = std::env::var("SUDO_UID").ok().and_then(|text| text.parse().ok());
+    let own = std::fs::metadata("/proc/self").map(|meta| std::os::unix::fs::MetadataExt::uid(&meta));
+    match sudo.or_else(|| own.ok()) {
+        Some(uid) if uid > 0 => uid,
+        _ => 1000,
+    }
+}
+
+fn bootstrap_words(args: &Args) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut add = |flag: &str, value: Option<String>| {
+        words.push(flag.to_owned());
+        words.extend(value);
+    };
+    args.keyring.iter().for_each(|path| add("--keyring", Some(path.clone())));
+    if let Some(time) = &args.snapshot {
+        add("--snapshot", Some(time.clone()));
+    }
+    if let Some(dir) = &args.cache_dir {
+        add("--cache-dir", Some(dir.display().to_string()));
+    }
+    for (given, flag) in
+        [(args.offline, "--offline"), (args.insecure_allow_expired, "--insecure-allow-expired")]
+    {
+        if given {
+            add(flag, None);
+        }
+    }
+    // Behind the suite and the target come mirrors, which begin with no dash.
+    words.extend(args.mirror.iter().cloned());
+    words
+}
+
+fn request(args: &Args, file: crate::recipe::Opened, dev_uid: u32) -> anyhow::Result<Request> {
+    let target = args.target.unwrap_or_else(|| file.recipe.default_target());
+    let name = file.recipe.name.clone().unwrap_or_else(|| file.stem.clone());
+    let suffix = match target {
+        TargetName::Dev if file.recipe.default_target() != TargetName::Dev => "-dev",
+        _ => "",
+    };
+    let tags = if args.tags.is_empty() { vec![format!("{name}{suffix}")] } else { args.tags.clone() };
+    let names = tags.iter().map(|tag| Ok(Reference::parse(tag)?.to_string()));
+    let names = names.collect::<Result<Vec<_>, knarr_oci::OciError>>().context("--tag")?;
+    let wanted = if args.platform.is_empty() { &file.recipe.platforms } else { &args.platform };
+    let mut platforms = wanted.iter().map(|text| architecture(text)).collect::<anyhow::Result<Vec<_>>>()?;
+    if platforms.is_empty() {
+        platforms.push(Architecture::native());
+    }
+    let beside = file.path.as_ref().map(|path| path.with_extension("lock")).filter(|path| path.exists());
+    Ok(Request {
+        context: args.context.clone().unwrap_or_else(|| file.context()),
+        recipe: file.recipe,
+        target,
+        platforms,
+        names,
+        lock: args.lock.clone().or(beside),
+        locked: args.locked,
+        max_layers: args.layers.max(1),
+        squash: args.squash,
+        compression: args.compression,
+        fresh: args.fresh,
+        verify: !args.no_verify,
+        dev_uid,
+        time: bootstrap::source_date_epoch()?,
+    })
+}
+
+fn architecture(text: &str) -> anyhow::Result<Architecture> {
+    let platform: Platform = text.parse()?;
+    platform.debian().with_context(|| {
+        format!(
+            "{text:?} is no platform that Debian is made for: expected one of {}",
+            Architecture::names().join(", ")
+        )
+    })
+}
+
+fn limit_cache(mirror: &Mirror, settings: &Settings) -> anyhow::Result<()> {
+    if let Some((bytes, age)) = settings.cache_limits() {
+        mirror.cache().prune(bytes, age)?;
+    }
+    Ok(())
+}
+
+fn report(built: &Built, request: &Request, start: Instant, ui: &Ui) -> anyhow::Result<()> {
+    for image in &built.images {
+        ui.say(&format!(
+            "{} {}: {} packages, {} layers ({} known), {} compressed",
+            request.target.name(),
+            image.architecture,
+            image.packages,
+            image.layers,
+            image.known_layers,
+            HumanSize(image.layers_bytes)
+        ));
+    }
+    for name in &request.names {
+        ui.say(&format!("{} in {:.1} s", knarr_store::store::familiar(name), start.elapsed().as_secs_f64()));
+    }
+    ui.print(&format!("{}\n", built.descriptor.digest))
+}
+
+fn parse_target(text: &str) -> anyhow::Result<TargetName> {
+    Ok(match text {
+        "dev" | "development" => TargetName::Dev,
+        "production" | "prod" => TargetName::Production,
+        "base" => TargetName::Base,
+        _ => bail!("{text:?} is no target: expected dev, production or base"),
+    })
+}
+
+fn parse_compression(text: &str) -> anyhow::Result<Compression> {
+    let (name, level) = text.split_once(':').map_or((text, None), |(name, level)| (name, Some(level)));
+    let level: Option<i32> =
+        level.map(str::parse).transpose().with_context(|| format!("{text:?}: the level"))?;
+    let within = |level: i32, most: i32| {
+        if (1..=most).contains(&level) {
+            Ok(level)
+        } else {
+            bail!("{text:?}: the level goes from 1 to {most}")
+        }
+    };
+    Ok(match name {
+        "zstd" => Compression::Zstd(within(level.unwrap_or(3), 22)?),
+        "gzip" => Compression::Gzip(within(level.unwrap_or(6), 9)?.cast_unsigned()),
+        "none" if level.is_none() => Compression::None,
+        _ => bail!("{text:?} is no compression: expected zstd, gzip or none, perhaps with :LEVEL"),
+    })
+}
+
+/// The words of `knarr bootstrap`, as a program would be given them.
+#[derive(Debug, Parser)]
+pub(crate) struct BootstrapWords {
+    #[command(flatten)]
+    pub args: bootstrap::Args,
+}
+
+/// The directory of a file.
+pub(crate) fn parent(path: &Path) -> PathBuf {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or_else(|| Path::new(".")).to_owned()
+}

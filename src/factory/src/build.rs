@@ -1,0 +1,510 @@
+//! A build from first to last.
+//!
+//! [`Factory::build`] is the order of things: stages that are needed, packages, files, commands, and at the end the
+//! image's documents and its name.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use knarr_base::{Architecture, Timestamp};
+use knarr_bootstrap::lock::Lock;
+use knarr_bootstrap::options::Options;
+use knarr_bootstrap::{Progress, run};
+use knarr_mirror::Mirror;
+use knarr_oci::{Descriptor, ImageIndex, Manifest, Platform, media_type};
+use knarr_recipe::recipe::{Recipe, Run, TargetName, User};
+use knarr_store::{Ingest, Store};
+use knarr_tree::changes::Changes;
+use knarr_tree::compress::Compression;
+use knarr_tree::root::Root;
+
+use crate::cache::{self, Key, KeyMaker};
+use crate::files::{self, Context};
+use crate::layers::{LayerOptions, changes_layer};
+use crate::packages::{self, Scene};
+use crate::state::{Live, State};
+use crate::steps::{self, Surroundings};
+use crate::{FactoryError, config, verify};
+
+/// What `bootstrap` is asked for when a recipe says nothing more than suite, architecture and repositories.
+pub type BaseOptions<'a> = &'a dyn Fn(&str, Architecture, &[String]) -> Result<Options, FactoryError>;
+
+/// Makes images.
+pub struct Factory<'a> {
+    /// Where images go.
+    pub store: &'a Store,
+    /// Where packages come from; its cache keeps records, too.
+    pub mirror: &'a Mirror,
+    /// Mirrors and trust of a suite.
+    pub options: BaseOptions<'a>,
+    /// Who hears of it.
+    pub progress: &'a dyn Progress,
+    /// The process is root in a user namespace only.
+    pub rootless: bool,
+}
+
+/// What is built.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// The recipe with all that it extends.
+    pub recipe: Recipe,
+    /// The directory that its files are relative to.
+    pub context: PathBuf,
+    /// For what it is built.
+    pub target: TargetName,
+    /// For which machines.
+    pub platforms: Vec<Architecture>,
+    /// Names that the image gets.
+    pub names: Vec<String>,
+    /// The lock to obey or to write.
+    pub lock: Option<PathBuf>,
+    /// The lock must not change.
+    pub locked: bool,
+    /// Most layers for packages.
+    pub max_layers: usize,
+    /// Everything in one layer.
+    pub squash: bool,
+    /// How layers are compressed, unless the target decides.
+    pub compression: Option<Compression>,
+    /// Nothing that was done before is used again.
+    pub fresh: bool,
+    /// Whether the recipe's promises are put to the test.
+    pub verify: bool,
+    /// The number of the user who works in a development container.
+    pub dev_uid: u32,
+    /// Newest time of any file; `SOURCE_DATE_EPOCH`.
+    pub time: Option<Timestamp>,
+}
+
+/// What was built.
+#[derive(Clone, Debug)]
+pub struct Built {
+    /// The manifest, or the index of several.
+    pub descriptor: Descriptor,
+    /// One for each platform.
+    pub images: Vec<BuiltImage>,
+}
+
+/// An image for one platform.
+#[derive(Clone, Debug)]
+pub struct BuiltImage {
+    /// For which machine.
+    pub architecture: Architecture,
+    /// Its manifest.
+    pub manifest: Descriptor,
+    /// Compressed bytes of its layers.
+    pub layers_bytes: u64,
+    /// How many layers.
+    pub layers: usize,
+    /// How many packages.
+    pub packages: usize,
+    /// How many layers were there before.
+    pub known_layers: usize,
+}
+
+/// One image or stage on its way.
+struct Job<'a> {
+    recipe: Recipe,
+    architecture: Architecture,
+    context: &'a Context,
+    lock_path: Option<PathBuf>,
+    request: &'a Request,
+    compression: Compression,
+}
+
+impl Factory<'_> {
+    /// Builds an image and names it.
+    pub fn build(&self, request: &Request) -> Result<Built, FactoryError> {
+        let ingest = self.store.ingest()?;
+        let context = Context::open(&request.context)?;
+        let mut images = Vec::new();
+        for architecture in &request.platforms {
+            images.push(self.image(request, *architecture, &context, &ingest)?);
+        }
+        let descriptor = match images.as_slice() {
+            [one] => one.manifest.clone(),
+            several => {
+                let manifests = several.iter().map(|image| image.manifest.clone()).collect();
+                ingest.put(media_type::INDEX, &ImageIndex::of(manifests).to_bytes())?
+            }
+        };
+        if request.names.is_empty() {
+            ingest.add(None, &descriptor)?;
+        }
+        request.names.iter().try_for_each(|name| ingest.add(Some(name), &descriptor))?;
+        Ok(Built { descriptor, images })
+    }
+
+    fn image(
+        &self,
+        request: &Request,
+        architecture: Architecture,
+        context: &Context,
+        ingest: &Ingest<'_>,
+    ) -> Result<BuiltImage, FactoryError> {
+        let recipe = prepared(request.recipe.clone().for_target(request.target), request.dev_uid);
+        let job = Job {
+            compression: request.compression.unwrap_or_else(|| default_compression(recipe.default_target())),
+            lock_path: lock_path(request, architecture),
+            recipe,
+            architecture,
+            context,
+            request,
+        };
+        let known = self.store_blobs();
+        let (mut state, time, packages) = self.run(&job, ingest, &mut Vec::new())?;
+        if request.squash {
+            self.squash(&job, &mut state, ingest, time)?;
+        }
+        let document = config::image(&job.recipe, architecture, time, &state.layers)?;
+        if request.verify {
+            self.verify(&job, &mut state, &document.config)?;
+        }
+        let blob = ingest.put(media_type::CONFIG, &document.to_bytes())?;
+        let layers: Vec<Descriptor> = state.layers.iter().map(|layer| layer.descriptor.clone()).collect();
+        let known_layers = layers.iter().filter(|layer| known.contains(&layer.digest)).count();
+        let manifest = Manifest::of_image(blob, layers);
+        let mut descriptor = ingest.put(media_type::MANIFEST, &manifest.to_bytes())?;
+        descriptor.platform = Some(Platform::of(architecture));
+        Ok(BuiltImage {
+            architecture,
+            manifest: descriptor,
+            layers_bytes: manifest.layers.iter().map(|layer| layer.size).sum(),
+            layers: manifest.layers.len(),
+            packages,
+            known_layers,
+        })
+    }
+
+    /// Digests of the blobs that are there now.
+    fn store_blobs(&self) -> std::collections::BTreeSet<knarr_base::Digest> {
+        let entries = std::fs::read_dir(self.store.path().join("blobs/sha256"));
+        let names = entries.into_iter().flatten().flatten().map(|entry| entry.file_name());
+        names.filter_map(|name| name.to_string_lossy().parse().ok()).collect()
+    }
+
+    /// All steps of an image or stage; answers with the state, its time and the number of packages.
+    fn run(
+        &self,
+        job: &Job<'_>,
+        ingest: &Ingest<'_>,
+        above: &mut Vec<String>,
+    ) -> Result<(State, Timestamp, usize), FactoryError> {
+        let mut stages = self.stages(job, ingest, above)?;
+        let (mut state, time, packages) = self.packages(job, ingest)?;
+        let options =
+            LayerOptions { ingest, cache: self.mirror.cache(), compression: job.compression, newest: time };
+        self.files(job, &mut state, &mut stages, &options)?;
+        for run in &job.recipe.runs {
+            self.command(job, run, &mut state, &options)?;
+        }
+        Ok((state, time, packages))
+    }
+
+    /// Builds the stages that copies name. A stage that needs itself is refused.
+    fn stages(
+        &self,
+        job: &Job<'_>,
+        ingest: &Ingest<'_>,
+        above: &mut Vec<String>,
+    ) -> Result<BTreeMap<String, State>, FactoryError> {
+        let mut built = BTreeMap::new();
+        for name in job.recipe.copies.iter().map(|copy| &copy.stage) {
+            if built.contains_key(name) {
+                continue;
+            }
+            let stage = |reason: String| FactoryError::Stage { name: name.clone(), reason };
+            if above.contains(name) {
+                return Err(stage(format!("it needs itself: {} -> {name}", above.join(" -> "))));
+            }
+            let Some(recipe) = job.recipe.stages.get(name) else {
+                let known: Vec<&str> = job.recipe.stages.keys().map(String::as_str).collect();
+                return Err(stage(format!("a copy names it, the recipe has: {}", known.join(", "))));
+            };
+            above.push(name.clone());
+            let stage = self.stage_job(job, name, recipe);
+            let (state, ..) = self.run(&stage, ingest, above)?;
+            above.pop();
+            built.insert(name.clone(), state);
+        }
+        Ok(built)
+    }
+
+    /// A stage has the image's suite when it names none, and sees the image's other stages.
+    fn stage_job<'a>(&self, job: &Job<'a>, name: &str, recipe: &Recipe) -> Job<'a> {
+        let mut recipe = recipe.clone();
+        let target = recipe.default_target();
+        recipe.suite = recipe.suite.or_else(|| job.recipe.suite.clone());
+        if recipe.repositories.is_empty() {
+            recipe.repositories.clone_from(&job.recipe.repositories);
+        }
+        recipe = prepared(recipe.for_target(target), job.request.dev_uid);
+        recipe.stages.clone_from(&job.recipe.stages);
+        let lock_path = job.lock_path.as_ref().map(|path| beside(path, name));
+        Job {
+            recipe,
+            lock_path,
+            // Nobody carries a stage anywhere.
+            compression: Compression::Zstd(1),
+            architecture: job.architecture,
+            context: job.context,
+            request: job.request,
+        }
+    }
+
+    fn packages(
+        &self,
+        job: &Job<'_>,
+        ingest: &Ingest<'_>,
+    ) -> Result<(State, Timestamp, usize), FactoryError> {
+        let recipe = &job.recipe;
+        if !packages::has_packages(recipe) {
+            let time = job.request.time.unwrap_or(Timestamp(0));
+            return Ok((State::empty(KeyMaker::new("scratch").finish()), time, 0));
+        }
+        let Some(suite) = &recipe.suite else {
+            return Err(FactoryError::Request(
+                "the recipe names no suite: add suite = \"trixie\"".to_owned(),
+            ));
+        };
+        let mut options =
+            packages::options(recipe, (self.options)(suite, job.architecture, &recipe.repositories)?);
+        options.lock.clone_from(&job.lock_path);
+        options.locked = job.request.locked;
+        options.time = job.request.time;
+        options.rootless = self.rootless;
+        let lock = run::lock(&options, self.mirror, self.progress)?;
+        let time = packages::newest(&options, &lock);
+        let certificates = self.certificates(job)?;
+        let key = packages_key(job, &options, &lock, &certificates)?;
+        let count = lock.packages.len();
+        let cache = self.mirror.cache();
+        if let Some(layers) = cache::layers(cache, self.store, key).filter(|_| !job.request.fresh) {
+            return Ok((State { layers, ..State::empty(key) }, time, count));
+        }
+        let layer_options = LayerOptions { ingest, cache, compression: job.compression, newest: time };
+        let made = packages::make(&Scene {
+            recipe,
+            options: &options,
+            lock: &lock,
+            mirror: self.mirror,
+            progress: self.progress,
+            layers: &layer_options,
+            max_layers: job.request.max_layers,
+            certificates: &certificates,
+        })?;
+        cache::save(cache, key, &made.layers)?;
+        let state = State { key, layers: made.layers, live: Some(made.live), packages: made.packages };
+        Ok((state, time, count))
+    }
+
+    fn certificates(&self, job: &Job<'_>) -> Result<Vec<(String, Vec<u8>)>, FactoryError> {
+        let read = |from: &String| {
+            let pem = job.context.read(from)?;
+            if !pem.windows(27).any(|window| window == b"-----BEGIN CERTIFICATE-----") {
+                let reason = "it holds no PEM certificate".to_owned();
+                return Err(FactoryError::Context { from: from.clone(), reason });
+            }
+            let name = from.rsplit('/').next().unwrap_or(from);
+            let stem = name.rsplit_once('.').map_or(name, |(stem, _)| stem);
+            Ok((format!("{stem}.crt"), pem))
+        };
+        job.recipe.extra_certificates.iter().map(read).collect()
+    }
+
+    fn files(
+        &self,
+        job: &Job<'_>,
+        state: &mut State,
+        stages: &mut BTreeMap<String, State>,
+        options: &LayerOptions<'_>,
+    ) -> Result<(), FactoryError> {
+        let recipe = &job.recipe;
+        if recipe.files.is_empty() && recipe.copies.is_empty() {
+            return Ok(());
+        }
+        let key = KeyMaker::new("files").with(state.key.as_bytes()).with(&options.newest.0.to_le_bytes());
+        let mut key = files::key(key, &recipe.files, job.context)?.with_json(&recipe.copies);
+        for stage in stages.values() {
+            key = key.with(stage.key.as_bytes());
+        }
+        // Roots of stages are unpacked before, for the work that may need them.
+        let key = key.finish();
+        let is_known = cache::layers(options.cache, self.store, key).is_some();
+        if !is_known {
+            stages.values_mut().try_for_each(|stage| stage.live(self.store, self.rootless).map(drop))?;
+        }
+        state.step(key, options.cache, self.store, self.rootless, |live| {
+            let before = live.snapshot()?;
+            files::add(&live.root, &recipe.files, job.context, self.mirror, options.newest)?;
+            for copy in &recipe.copies {
+                let stage = stages.get(&copy.stage).and_then(|stage| stage.live.as_ref());
+                let stage = stage.ok_or_else(|| FactoryError::Stage {
+                    name: copy.stage.clone(),
+                    reason: "it was not built".to_owned(),
+                })?;
+                files::copy(&live.root, copy, &stage.root, options.newest)?;
+            }
+            let changes = before.changes(&live.snapshot()?);
+            Ok(changes_layer(&live.root, &changes, options, "knarr: files of the recipe")?
+                .into_iter()
+                .collect())
+        })?;
+        Ok(())
+    }
+
+    fn command(
+        &self,
+        job: &Job<'_>,
+        run: &Run,
+        state: &mut State,
+        options: &LayerOptions<'_>,
+    ) -> Result<(), FactoryError> {
+        let config = config::run_config(&job.recipe)?;
+        let key = KeyMaker::new("run").with(state.key.as_bytes()).with_json(run).with_json(&config.env);
+        let key = key.with(config.working_dir.as_bytes()).finish();
+        let text = run.command.text();
+        let created_by = format!("RUN {}", text.lines().next().unwrap_or_default());
+        state.step(key, options.cache, self.store, self.rootless, |live| {
+            self.progress.phase(&format!("running {}", created_by.trim_start_matches("RUN ")));
+            let around = Surroundings {
+                architecture: job.architecture,
+                env: &config.env,
+                workdir: &config.working_dir,
+            };
+            let changes = steps::run(live, run, &around)?;
+            Ok(changes_layer(&live.root, &changes, options, &created_by)?.into_iter().collect())
+        })?;
+        Ok(())
+    }
+
+    fn squash(
+        &self,
+        job: &Job<'_>,
+        state: &mut State,
+        ingest: &Ingest<'_>,
+        time: Timestamp,
+    ) -> Result<(), FactoryError> {
+        let key = KeyMaker::new("squash").with(state.key.as_bytes()).finish();
+        let cache = self.mirror.cache();
+        let options = LayerOptions { ingest, cache, compression: job.compression, newest: time };
+        let known = cache::layers(cache, self.store, key);
+        let layers = match known {
+            Some(layers) => layers,
+            None => {
+                let live = state.live(self.store, self.rootless)?;
+                let changed = live.snapshot()?.files().keys().cloned().collect();
+                let all = Changes { changed, removed: Vec::new() };
+                let made: Vec<_> =
+                    changes_layer(&live.root, &all, &options, "knarr: everything")?.into_iter().collect();
+                cache::save(cache, key, &made)?;
+                made
+            }
+        };
+        state.layers = layers;
+        state.key = key;
+        Ok(())
+    }
+
+    /// Puts the recipe's promises to the test; what held before for the same layers and configuration holds.
+    fn verify(
+        &self,
+        job: &Job<'_>,
+        state: &mut State,
+        config: &knarr_oci::RunConfig,
+    ) -> Result<(), FactoryError> {
+        if job.recipe.verifies.is_empty() {
+            return Ok(());
+        }
+        let key = KeyMaker::new("verify")
+            .with(state.key.as_bytes())
+            .with_json(config)
+            .with_json(&job.recipe.verifies);
+        let key = key.finish();
+        let cache = self.mirror.cache();
+        if !job.request.fresh && cache::load::<bool>(cache, key) == Some(true) {
+            return Ok(());
+        }
+        self.progress.phase("verifying");
+        let live: &Live = state.live(self.store, self.rootless)?;
+        for one in &job.recipe.verifies {
+            verify::verify(live, one, config, job.architecture)?;
+        }
+        cache::save(cache, key, &true)
+    }
+}
+
+/// All that the packages' step depends on. What it does not depend on may change without it being done again.
+fn packages_key(
+    job: &Job<'_>,
+    options: &Options,
+    lock: &Lock,
+    certificates: &[(String, Vec<u8>)],
+) -> Result<Key, FactoryError> {
+    let recipe = &job.recipe;
+    let owners: Vec<_> = recipe.files.iter().filter_map(|file| file.owner.as_ref()).collect();
+    let copies: Vec<_> = recipe.copies.iter().filter_map(|copy| copy.owner.as_ref()).collect();
+    let user = recipe.image.as_ref().and_then(|image| image.user.as_ref());
+    let debug = recipe.production.as_ref().map(|table| (table.debug, table.copyright));
+    let mut key = KeyMaker::new("packages of an image")
+        .with(lock.to_text()?.as_bytes())
+        .with_json(&(recipe.default_target(), &recipe.users, &recipe.groups, owners, copies, user))
+        .with_json(&(&recipe.locales, &recipe.timezone, recipe.certificates, debug))
+        .with(format!("{:?} {:?} {:?}", options.scripts, options.time, options.suite).as_bytes())
+        .with(format!("{:?} {}", job.compression, job.request.max_layers).as_bytes());
+    for line in options.filter.lines() {
+        key = key.with(line.as_bytes());
+    }
+    for (name, pem) in certificates {
+        key = key.with(name.as_bytes()).with(pem);
+    }
+    Ok(key.finish())
+}
+
+/// A recipe of one target with what the target itself brings.
+fn prepared(mut recipe: Recipe, dev_uid: u32) -> Recipe {
+    if recipe.default_target() != TargetName::Dev {
+        return recipe;
+    }
+    let name = config::dev_user(&recipe);
+    if recipe.users.iter().all(|user| user.name != name) {
+        recipe.users.push(User {
+            name,
+            uid: Some(dev_uid),
+            groups: vec!["sudo".to_owned()],
+            shell: Some("/bin/bash".to_owned()),
+            sudo: true,
+            ..User::default()
+        });
+    }
+    recipe
+}
+
+/// Production images are carried far and often: they are worth more work.
+const fn default_compression(target: TargetName) -> Compression {
+    match target {
+        TargetName::Production => Compression::Zstd(9),
+        TargetName::Dev | TargetName::Base => Compression::Zstd(3),
+    }
+}
+
+/// One lock for each platform: with several the architecture is in the name.
+fn lock_path(request: &Request, architecture: Architecture) -> Option<PathBuf> {
+    let path = request.lock.as_ref()?;
+    if request.platforms.len() == 1 { Some(path.clone()) } else { Some(beside(path, architecture.name())) }
+}
+
+fn beside(path: &Path, word: &str) -> PathBuf {
+    let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let (stem, extension) = name.rsplit_once('.').unwrap_or((&name, "lock"));
+    path.with_file_name(format!("{stem}.{word}.{extension}"))
+}
+
+/// A root of a store's image, for somebody to look into.
+pub fn unpacked(store: &Store, image: &knarr_store::Image, rootless: bool) -> Result<Live, FactoryError> {
+    let bytes: u64 = image.manifest.layers.iter().map(|layer| layer.size * 6).sum();
+    let live = Live::empty(bytes)?;
+    let root: &Root = &live.root;
+    knarr_store::layers::unpack_image(store, image, root, rootless)?;
+    Ok(live)
+}

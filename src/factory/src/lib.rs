@@ -1,0 +1,25 @@
+//! The factory: from a recipe to an image in the store.
+//!
+//! [`Factory::build`] does all of it. A build is a chain of steps, each with a key made of all that it depends on;
+//! a step whose key is known is not done again. Choosing and unpacking packages is `bootstrap`'s work, keeping
+//! images `store`'s.
+//!
+//! Spec: docs/formats/recipe.md, docs/guide/images.md.
+#![forbid(unsafe_code)]
+
+pub mod accounts;
+pub mod build;
+pub mod cache;
+pub mod config;
+pub mod effects;
+pub mod error;
+pub mod files;
+pub mod groups;
+pub mod layers;
+pub mod packages;
+pub mod state;
+pub mod steps;
+pub mod verify;
+
+pub use build::{Built, Factory, Request};
+pub use error::FactoryError;

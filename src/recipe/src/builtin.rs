@@ -1,0 +1,19 @@
+//! Recipes that come with the program.
+
+macro_rules! recipes {
+    ($($name:literal)*) => { &[$(($name, include_str!(concat!("../../../recipes/", $name, ".toml")))),*] };
+}
+
+/// Name and text of every ready recipe, sorted.
+pub const ALL: &[(&str, &str)] = recipes! {
+    "base-minbase"
+    "prod-base"
+    "prod-nginx"
+    "prod-static"
+};
+
+/// The text of a ready recipe.
+#[must_use]
+pub fn find(name: &str) -> Option<&'static str> {
+    ALL.iter().find(|(known, _)| *known == name).map(|(_, text)| *text)
+}

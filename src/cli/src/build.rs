@@ -49,7 +49,7 @@ pub(crate) struct Args {
     /// Put everything into one layer
     #[arg(long)]
     squash: bool,
-    /// How layers are compressed: zstd, gzip or none, with a level such as zstd:19; without it zstd
+    /// How layers are compressed: zstd, gzip or none, with a level such as zstd:19; without it gzip in production, else zstd
     #[arg(long, value_name = "HOW", value_parser = parse_compression)]
     compression: Option<Compression>,
     /// Make everything anew

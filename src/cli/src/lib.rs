@@ -3,14 +3,17 @@
 //! [`main`] is the binary's. One file per subcommand; [`exit`] maps errors to statuses and hints.
 #![forbid(unsafe_code)]
 
+mod archive;
 mod bootstrap;
 mod build;
 mod exit;
+mod image;
 mod lock;
 mod recipe;
 mod settings;
 mod suite;
 mod system;
+mod template;
 mod ui;
 
 use std::process::ExitCode;
@@ -36,6 +39,23 @@ enum Command {
     Bootstrap(Box<bootstrap::Args>),
     /// Make an image from a recipe
     Build(Box<build::Args>),
+    /// List images
+    Images(image::ListArgs),
+    /// Show, name, remove and compare images
+    #[command(subcommand)]
+    Image(image::Command),
+    /// Give an image another name
+    Tag(image::TagArgs),
+    /// Remove images
+    Rmi(image::RmArgs),
+    /// Write images into an archive
+    Save(archive::SaveArgs),
+    /// Read images from an archive
+    Load(archive::LoadArgs),
+    /// Make an image from a root's tarball
+    Import(archive::ImportArgs),
+    /// Write an image's files as one tarball
+    Export(archive::ExportArgs),
     /// Show, check and begin recipes
     #[command(subcommand)]
     Recipe(recipe::Command),
@@ -75,6 +95,14 @@ fn run(command: Command, ui: &Ui) -> anyhow::Result<()> {
     match command {
         Command::Bootstrap(args) => bootstrap::run(*args, ui),
         Command::Build(args) => build::run(&args, ui),
+        Command::Images(args) => image::list(&args, ui),
+        Command::Image(command) => image::run(&command, ui),
+        Command::Tag(args) => image::tag(&args, ui),
+        Command::Rmi(args) => image::remove(&args, ui),
+        Command::Save(args) => archive::save(&args),
+        Command::Load(args) => archive::load(&args, ui),
+        Command::Import(args) => archive::import(&args, ui),
+        Command::Export(args) => archive::export(&args),
         Command::Recipe(command) => recipe::run(&command, ui),
         Command::Suite(command) => suite::run(&command, ui),
         Command::Lock(command) => lock::run(&command, ui),

@@ -480,10 +480,11 @@ fn prepared(mut recipe: Recipe, dev_uid: u32) -> Recipe {
     recipe
 }
 
-/// Production images are carried far and often: they are worth more work.
+/// Production images go wherever somebody runs them, and every tool reads gzip; what people work with here is large,
+/// and zstd is ten times faster.
 const fn default_compression(target: TargetName) -> Compression {
     match target {
-        TargetName::Production => Compression::Zstd(9),
+        TargetName::Production => Compression::Gzip(9),
         TargetName::Dev | TargetName::Base => Compression::Zstd(3),
     }
 }

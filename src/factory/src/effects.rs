@@ -71,9 +71,9 @@ fn make_directories(root: &Root) -> Result<(), FactoryError> {
         root.set_mode(path, mode)?;
     }
     for (path, target) in [("var/run", "/run"), ("var/lock", "/run/lock")] {
-        if !root.exists(path)? {
-            root.symlink(target, path)?;
-        }
+        // base-files ships directories, which its script turns into these links.
+        root.remove_dir_all(path)?;
+        root.symlink(target, path)?;
     }
     root.create_dir_all("home/nonroot", 0o700)?;
     Ok(root.set_owner("home/nonroot", NONROOT, NONROOT)?)

@@ -44,9 +44,10 @@ const DEV_PACKAGES: [&str; 19] = [
 
 /// What packages need only for being installed, or for being administrated: production images do without, unless
 /// the recipe names it.
-const ASSUMED: [&str; 62] = [
+const ASSUMED: [&str; 63] = [
     "adduser",
     "apt",
+    "awk",
     "bash",
     "base-passwd",
     "ca-certificates",
@@ -110,7 +111,7 @@ const ASSUMED: [&str; 62] = [
 ];
 
 /// Files of packages that a program which runs does not need. Copyright files stay: licences ask for them.
-const LEFT_OUT: [&str; 34] = [
+const LEFT_OUT: [&str; 37] = [
     "/usr/share/doc/*",
     "/usr/share/doc-base/*",
     "/usr/share/man/*",
@@ -145,6 +146,10 @@ const LEFT_OUT: [&str; 34] = [
     "/etc/X11/*",
     "/usr/include/*",
     "/usr/share/python3/runtime.d/*",
+    "/usr/share/vim/*",
+    "/usr/lib/*/libc_malloc_debug.so*",
+    // Character sets beyond UTF-8, UTF-16 and ASCII, which are in the C library itself.
+    "/usr/lib/*/gconv/*",
 ];
 
 /// What is asked of `bootstrap` for a recipe of one target.
@@ -172,6 +177,12 @@ pub fn options(recipe: &Recipe, mut base: Options) -> Options {
             base.assume = assumed.filter(|name| !base.include.contains(name)).collect();
             LEFT_OUT.iter().for_each(|pattern| base.filter.exclude(pattern));
             base.filter.include("/usr/share/doc/*/copyright");
+            if recipe.mode() == Mode::Minimal
+                && let Some(table) = table
+            {
+                table.keep.iter().for_each(|pattern| base.filter.include(pattern));
+                table.drop.iter().for_each(|pattern| base.filter.exclude(pattern));
+            }
             if table.and_then(|table| table.copyright) == Some(false) {
                 base.filter.exclude("/usr/share/doc/*");
                 base.filter.exclude("/usr/share/common-licenses/*");

@@ -29,7 +29,6 @@ pub fn verify(
             .map(|(n, v)| (n.to_owned(), v.to_owned()))
             .collect(),
         timeout: Some(timeout.unwrap_or(std::time::Duration::from_secs(DEFAULT_TIMEOUT_S))),
-        ..Program::default()
     };
     let outcome = session(live, architecture, verify.network)?.run(&program)?;
     let expected = verify.status.unwrap_or(0);

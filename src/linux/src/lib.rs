@@ -11,6 +11,7 @@ pub mod emulator;
 pub mod error;
 pub mod mapped;
 pub mod namespace;
+pub mod overlay;
 pub mod sandbox;
 pub mod signals;
 pub mod space;

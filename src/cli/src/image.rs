@@ -1,0 +1,571 @@
+//! `knarr image`: what images there are, and what is in them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write;
+use std::path::PathBuf;
+
+use anyhow::{Context, bail};
+use clap::Subcommand;
+use knarr_base::{Architecture, HumanSize};
+use knarr_bootstrap::BootstrapError;
+use knarr_linux::namespace;
+use knarr_oci::{Descriptor, ImageIndex, MAX_MANIFEST_BYTES, Manifest, Platform, Reference, media_type};
+use knarr_store::gc::{self, Which};
+use knarr_store::store::familiar;
+use knarr_store::{Image, Store};
+use knarr_tree::changeset::{Listed, Listing};
+use knarr_tree::unpack::Kind;
+use serde_json::{Value, json};
+
+use crate::settings::Settings;
+use crate::ui::Ui;
+
+/// Where images lie.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct StoreArgs {
+    /// Where images lie
+    #[arg(long, env = "KNARR_STORE", value_name = "DIR", global = true)]
+    pub store: Option<PathBuf>,
+}
+
+impl StoreArgs {
+    /// Opens the store. Its unpacked layers have many owners, which only root, or root of a namespace, can give.
+    pub(crate) fn open(&self) -> anyhow::Result<Store> {
+        let settings = Settings::load()?;
+        let path = self.store.clone().unwrap_or_else(|| settings.store_dir());
+        Ok(Store::open(&path)?)
+    }
+}
+
+/// Which machine's image of an index is meant.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct PlatformArg {
+    /// Of an image for several machines the one for this, such as linux/arm64
+    #[arg(long, value_name = "PLATFORM")]
+    pub platform: Option<String>,
+}
+
+impl PlatformArg {
+    pub(crate) fn get(&self) -> anyhow::Result<Platform> {
+        Ok(self
+            .platform
+            .as_deref()
+            .map(str::parse)
+            .transpose()?
+            .unwrap_or_else(|| Platform::of(Architecture::native())))
+    }
+}
+
+/// What `knarr images` and `knarr image ls` take.
+#[derive(Debug, clap::Args)]
+pub(crate) struct ListArgs {
+    /// Show only images of this name
+    name: Option<String>,
+    /// Show images without a name, too
+    #[arg(short, long)]
+    all: bool,
+    /// Show digests whole
+    #[arg(long)]
+    digests: bool,
+    /// Show digests whole and nothing cut
+    #[arg(long)]
+    no_trunc: bool,
+    /// Form of the output: json, or a template such as '{{.Repository}}:{{.Tag}}'
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+/// What to do with images.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// List images
+    #[command(alias = "list")]
+    Ls(ListArgs),
+    /// Show everything about images, as JSON
+    Inspect {
+        /// Names or digests
+        #[arg(required = true)]
+        images: Vec<String>,
+        #[command(flatten)]
+        platform: PlatformArg,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Show what made each layer
+    History {
+        /// Name or digest
+        image: String,
+        /// Show everything whole
+        #[arg(long)]
+        no_trunc: bool,
+        #[command(flatten)]
+        platform: PlatformArg,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Give an image another name
+    Tag(TagArgs),
+    /// Remove names, and images that have none left
+    Rm(RmArgs),
+    /// Remove images without a name, and all that no image needs
+    Prune {
+        /// Remove images that have names, too
+        #[arg(short, long)]
+        all: bool,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Show which files differ between two images
+    Diff {
+        /// The older one
+        old: String,
+        /// The newer one
+        new: String,
+        #[command(flatten)]
+        platform: PlatformArg,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Look whether the store, or images of it, are whole
+    Check {
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// List the files of an image
+    Files {
+        /// Name or digest
+        image: String,
+        #[command(flatten)]
+        platform: PlatformArg,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Put an image into the file system, read-only
+    Mount {
+        /// Name or digest
+        image: String,
+        /// An empty directory
+        directory: PathBuf,
+        #[command(flatten)]
+        platform: PlatformArg,
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Take a mounted image away
+    #[command(visible_alias = "umount")]
+    Unmount {
+        /// Where it was put
+        directory: PathBuf,
+    },
+}
+
+/// What `knarr tag` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct TagArgs {
+    /// Name or digest
+    image: String,
+    /// The new name
+    name: String,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+/// What `knarr rmi` takes.
+#[derive(Debug, clap::Args)]
+pub(crate) struct RmArgs {
+    /// Names or digests
+    #[arg(required = true)]
+    images: Vec<String>,
+    /// Remove by digest although there are names
+    #[arg(short, long)]
+    force: bool,
+    #[command(flatten)]
+    store: StoreArgs,
+}
+
+pub(crate) fn run(command: &Command, ui: &Ui) -> anyhow::Result<()> {
+    match command {
+        Command::Ls(args) => list(args, ui),
+        Command::Inspect { images, platform, store } => inspect(images, &platform.get()?, &store.open()?, ui),
+        Command::History { image, no_trunc, platform, store } => {
+            history(&find(&store.open()?, image, platform)?, *no_trunc, ui)
+        }
+        Command::Tag(args) => tag(args, ui),
+        Command::Rm(args) => remove(args, ui),
+        Command::Prune { all, store } => prune(&store.open()?, *all, ui),
+        Command::Diff { old, new, platform, store } => {
+            let store = store.open()?;
+            let (old, new) = (find(&store, old, platform)?, find(&store, new, platform)?);
+            ui.print(&diff(&listing(&store, &old)?, &listing(&store, &new)?)?)
+        }
+        Command::Check { store } => check(&store.open()?, ui),
+        Command::Files { image, platform, store } => {
+            let store = store.open()?;
+            ui.print(&files(&listing(&store, &find(&store, image, platform)?)?)?)
+        }
+        Command::Mount { image, directory, platform, store } => {
+            let store = store.open()?;
+            mount(&store, &find(&store, image, platform)?, directory, ui)
+        }
+        Command::Unmount { directory } => {
+            Ok(knarr_linux::overlay::unmount(directory).map_err(BootstrapError::from)?)
+        }
+    }
+}
+
+/// An image for the platform that was asked for.
+pub(crate) fn find(store: &Store, name: &str, platform: &PlatformArg) -> anyhow::Result<Image> {
+    let found = store.find(name)?;
+    // Of an image for one machine nobody needs to say for which.
+    let wanted = match (&platform.platform, media_type::is_index(&found.descriptor.media_type)) {
+        (None, false) => found.descriptor.platform.clone().unwrap_or(platform.get()?),
+        _ => platform.get()?,
+    };
+    Ok(store.image(&found.descriptor, &wanted)?)
+}
+
+fn listing(store: &Store, image: &Image) -> anyhow::Result<Listing> {
+    Ok(image.listing(store, &mut |_, _, _| Ok(()))?)
+}
+
+/// A row of the list.
+struct Row {
+    repository: String,
+    tag: String,
+    descriptor: Descriptor,
+    platforms: Vec<String>,
+    created: String,
+    size_bytes: u64,
+}
+
+pub(crate) fn list(args: &ListArgs, ui: &Ui) -> anyhow::Result<()> {
+    let store = args.store.open()?;
+    let mut rows = Vec::new();
+    for entry in store.entries()? {
+        let is_wanted = match (&args.name, entry.ref_name()) {
+            (Some(wanted), Some(name)) => is_name(wanted, name),
+            (Some(_), None) => false,
+            (None, Some(_)) => true,
+            (None, None) => args.all && is_image(&store, &entry),
+        };
+        if is_wanted {
+            rows.push(row(&store, entry)?);
+        }
+    }
+    rows.sort_by(|a, b| {
+        b.created.cmp(&a.created).then_with(|| (&a.repository, &a.tag).cmp(&(&b.repository, &b.tag)))
+    });
+    match args.format.as_deref() {
+        Some("json") => rows.iter().try_for_each(|row| ui.print(&format!("{}\n", values(row)))),
+        Some(template) => rows
+            .iter()
+            .try_for_each(|row| ui.print(&format!("{}\n", crate::template::render(template, &values(row))?))),
+        None => ui.print(&table(&rows, args.digests || args.no_trunc)?),
+    }
+}
+
+/// Whether `wanted` is the name, or all of it but the tag.
+fn is_name(wanted: &str, name: &str) -> bool {
+    let full = Reference::parse(wanted).map(|reference| (reference.name(), reference.to_string()));
+    full.is_ok_and(|(repository, full)| {
+        full == name
+            || (!wanted.contains('@') && name.rsplit_once(':').is_some_and(|(own, _)| own == repository))
+    }) || wanted == name
+}
+
+fn is_image(store: &Store, entry: &Descriptor) -> bool {
+    if media_type::is_index(&entry.media_type) {
+        return true;
+    }
+    let manifest = store.read(entry, MAX_MANIFEST_BYTES).ok().and_then(|bytes| Manifest::parse(&bytes).ok());
+    manifest.is_some_and(|manifest| media_type::is_config(&manifest.config.media_type))
+}
+
+fn row(store: &Store, entry: Descriptor) -> anyhow::Result<Row> {
+    let name = entry.ref_name().map(familiar).unwrap_or_default();
+    let (repository, tag) = match name.rsplit_once(':') {
+        Some((repository, tag)) if !tag.contains('/') => (repository.to_owned(), tag.to_owned()),
+        _ if name.is_empty() => ("<none>".to_owned(), "<none>".to_owned()),
+        _ => (name, "<none>".to_owned()),
+    };
+    let manifests = manifests(store, &entry)?;
+    let mut reach = gc::Reach::default();
+    reach.add(store, &entry)?;
+    let images: Vec<Image> = manifests
+        .iter()
+        .filter_map(|one| store.image(one, &Platform::of(Architecture::native())).ok())
+        .collect();
+    let created = images.iter().filter_map(|image| image.config.created.clone()).max().unwrap_or_default();
+    Ok(Row {
+        repository,
+        tag,
+        platforms: images.iter().map(|image| image.config.platform().to_string()).collect(),
+        created,
+        size_bytes: reach.blobs.values().sum(),
+        descriptor: entry,
+    })
+}
+
+/// The manifests that are there of what an entry names.
+fn manifests(store: &Store, entry: &Descriptor) -> anyhow::Result<Vec<Descriptor>> {
+    if !media_type::is_index(&entry.media_type) {
+        return Ok(vec![entry.clone()]);
+    }
+    let index = ImageIndex::parse(&store.read(entry, MAX_MANIFEST_BYTES)?)?;
+    Ok(index.manifests.into_iter().filter(|entry| store.has(entry)).collect())
+}
+
+fn values(row: &Row) -> Value {
+    json!({
+        "Repository": row.repository,
+        "Tag": row.tag,
+        "ID": row.descriptor.digest.to_string(),
+        "Digest": row.descriptor.digest.to_string(),
+        "CreatedAt": row.created,
+        "Size": HumanSize(row.size_bytes).to_string(),
+        "SizeBytes": row.size_bytes,
+        "Platforms": row.platforms.join(","),
+    })
+}
+
+fn table(rows: &[Row], whole: bool) -> anyhow::Result<String> {
+    let id = |row: &Row| {
+        let hex = row.descriptor.digest.hex();
+        if whole { row.descriptor.digest.to_string() } else { hex[..12].to_owned() }
+    };
+    let widest = |text: &dyn Fn(&Row) -> String, least: usize| {
+        rows.iter().map(|row| text(row).chars().count()).max().unwrap_or(0).max(least)
+    };
+    let repository = widest(&|row| row.repository.clone(), 10);
+    let tag = widest(&|row| row.tag.clone(), 3);
+    let platforms = widest(&|row| row.platforms.join(","), 9);
+    let digest = widest(&id, 8);
+    let mut text = format!(
+        "{:<repository$}   {:<tag$}   {:<digest$}   {:<20}   {:<platforms$}   {:>8}\n",
+        "REPOSITORY", "TAG", "IMAGE ID", "CREATED", "PLATFORMS", "SIZE"
+    );
+    for row in rows {
+        writeln!(
+            text,
+            "{:<repository$}   {:<tag$}   {:<digest$}   {:<20}   {:<platforms$}   {:>8}",
+            row.repository,
+            row.tag,
+            id(row),
+            row.created.chars().take(20).collect::<String>(),
+            row.platforms.join(","),
+            HumanSize(row.size_bytes).to_string()
+        )?;
+    }
+    Ok(text)
+}
+
+fn inspect(names: &[String], platform: &Platform, store: &Store, ui: &Ui) -> anyhow::Result<()> {
+    let mut documents = Vec::new();
+    for name in names {
+        let found = store.find(name)?;
+        let tags: Vec<String> = store
+            .entries()?
+            .iter()
+            .filter(|entry| entry.digest == found.descriptor.digest)
+            .filter_map(|entry| entry.ref_name().map(familiar))
+            .collect();
+        let single = !media_type::is_index(&found.descriptor.media_type);
+        let own = found.descriptor.platform.clone().filter(|_| single);
+        let image = store.image(&found.descriptor, &own.unwrap_or_else(|| platform.clone()))?;
+        let layers: Vec<Value> = image
+            .layers()
+            .map(|(layer, diff_id)| json!({"Digest": layer.digest, "DiffID": diff_id, "Size": layer.size, "MediaType": layer.media_type}))
+            .collect();
+        documents.push(json!({
+            "Id": found.descriptor.digest,
+            "RepoTags": tags,
+            "RepoDigests": tags.iter().filter_map(|tag| Reference::parse(tag).ok()).map(|reference| format!("{}@{}", reference.familiar_name(), found.descriptor.digest)).collect::<BTreeSet<_>>(),
+            "Descriptor": found.descriptor,
+            "Manifest": image.descriptor,
+            "Created": image.config.created,
+            "Author": image.config.author.clone().unwrap_or_default(),
+            "Architecture": image.config.architecture,
+            "Variant": image.config.variant,
+            "Os": image.config.os,
+            "Size": image.manifest.size_bytes(),
+            "Config": image.config.config,
+            "RootFS": {"Type": "layers", "Layers": image.config.rootfs.diff_ids},
+            "Layers": layers,
+        }));
+    }
+    ui.print(&format!("{}\n", serde_json::to_string_pretty(&documents)?))
+}
+
+fn history(image: &Image, whole: bool, ui: &Ui) -> anyhow::Result<()> {
+    let mut layers = image.manifest.layers.iter();
+    let mut rows = Vec::new();
+    for step in &image.config.history {
+        let layer = if step.empty_layer { None } else { layers.next() };
+        rows.push((
+            layer,
+            step.created.clone().unwrap_or_default(),
+            step.created_by.clone().unwrap_or_default(),
+        ));
+    }
+    // Layers that nothing is said of are there all the same.
+    rows.extend(layers.map(|layer| (Some(layer), String::new(), String::new())));
+    let mut text = format!("{:<12}   {:<20}   {:>8}   {}\n", "LAYER", "CREATED", "SIZE", "CREATED BY");
+    for (layer, created, by) in rows.iter().rev() {
+        let id = layer.map_or_else(|| "<none>".to_owned(), |layer| layer.digest.hex()[..12].to_owned());
+        let size = HumanSize(layer.map_or(0, |layer| layer.size)).to_string();
+        let by: String = if whole { by.clone() } else { by.chars().take(60).collect() };
+        writeln!(text, "{id:<12}   {:<20}   {size:>8}   {by}", created.chars().take(20).collect::<String>())?;
+    }
+    ui.print(&text)
+}
+
+pub(crate) fn tag(args: &TagArgs, ui: &Ui) -> anyhow::Result<()> {
+    let store = args.store.open()?;
+    let found = store.find(&args.image)?;
+    let name = Reference::parse(&args.name)?;
+    if name.digest().is_some() {
+        bail!("{:?} has a digest: a name that is given has a tag only", args.name);
+    }
+    store.tag(&found.descriptor, &name.to_string())?;
+    ui.say(&format!("{} is {}", familiar(&name.to_string()), found.descriptor.digest));
+    Ok(())
+}
+
+pub(crate) fn remove(args: &RmArgs, ui: &Ui) -> anyhow::Result<()> {
+    become_owner()?;
+    let store = args.store.open()?;
+    for asked in &args.images {
+        let found = store.find(asked)?;
+        let names: Vec<String> = store
+            .entries()?
+            .iter()
+            .filter(|entry| entry.digest == found.descriptor.digest)
+            .filter_map(|entry| entry.ref_name().map(str::to_owned))
+            .collect();
+        match &found.name {
+            Some(name) => {
+                store.untag(name)?;
+                ui.print(&format!("Untagged: {}\n", familiar(name)))?;
+            }
+            None if names.len() > 1 && !args.force => {
+                bail!("{asked} has several names: {}; --force removes them all", names.join(", "));
+            }
+            None => {
+                store.forget(found.descriptor.digest)?;
+                names.iter().try_for_each(|name| ui.print(&format!("Untagged: {}\n", familiar(name))))?;
+            }
+        }
+        if store.entries()?.iter().all(|entry| entry.digest != found.descriptor.digest) {
+            ui.print(&format!("Deleted: {}\n", found.descriptor.digest))?;
+        }
+    }
+    // While somebody brings something in, what became free stays until the next prune.
+    gc::prune(&store, Which::None, false)?;
+    Ok(())
+}
+
+fn prune(store: &Store, all: bool, ui: &Ui) -> anyhow::Result<()> {
+    become_owner()?;
+    let pruned = gc::prune(store, if all { Which::All } else { Which::Unnamed }, true)?.unwrap_or_default();
+    ui.print(&format!(
+        "Removed {} images, {} blobs, {} unpacked layers and {} leftovers, {}\n",
+        pruned.images,
+        pruned.blobs,
+        pruned.layers,
+        pruned.leftovers,
+        HumanSize(pruned.bytes)
+    ))
+}
+
+/// Unpacked layers have many owners: an ordinary user removes them as root of a namespace.
+pub(crate) fn become_owner() -> anyhow::Result<()> {
+    if namespace::is_unprivileged() {
+        namespace::become_root().map_err(BootstrapError::from)?;
+    }
+    Ok(())
+}
+
+/// Tells what is not as it should be; what breaks an image is an error.
+pub(crate) fn check(store: &Store, ui: &Ui) -> anyhow::Result<()> {
+    let findings = gc::check(store)?;
+    for finding in &findings {
+        let kind = if finding.broken { "broken" } else { "garbage" };
+        ui.print(&format!("{kind}: {}\n", finding.text))?;
+    }
+    let broken = findings.iter().filter(|finding| finding.broken).count();
+    if broken > 0 {
+        bail!("{broken} things in {} are broken", store.path().display());
+    }
+    let images = store.entries()?.len();
+    ui.say(&format!("{}: {images} images, all whole", store.path().display()));
+    Ok(())
+}
+
+/// A line for each path that differs: A added, D deleted, C changed, as docker has them.
+fn diff(old: &Listing, new: &Listing) -> anyhow::Result<String> {
+    let paths: BTreeSet<&String> = old.files.keys().chain(new.files.keys()).collect();
+    let mut text = String::new();
+    for path in paths {
+        match (old.files.get(path), new.files.get(path)) {
+            (None, Some(_)) => writeln!(text, "A /{path}")?,
+            (Some(_), None) => writeln!(text, "D /{path}")?,
+            (Some(before), Some(after)) => {
+                let what = differences(before, after);
+                if !what.is_empty() {
+                    writeln!(text, "C /{path} ({})", what.join(", "))?;
+                }
+            }
+            (None, None) => {}
+        }
+    }
+    Ok(text)
+}
+
+fn differences(old: &Listed, new: &Listed) -> Vec<&'static str> {
+    let facts: BTreeMap<&'static str, bool> = BTreeMap::from([
+        ("content", old.digest != new.digest || old.kind != new.kind || old.device != new.device),
+        ("link", old.link != new.link),
+        ("mode", old.mode != new.mode && old.kind != Kind::Symlink),
+        ("owner", (old.uid, old.gid) != (new.uid, new.gid)),
+        ("attributes", old.xattrs != new.xattrs),
+    ]);
+    facts.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+}
+
+fn files(listing: &Listing) -> anyhow::Result<String> {
+    let mut text = String::new();
+    for (path, file) in &listing.files {
+        let kind = match file.kind {
+            Kind::Directory => 'd',
+            Kind::Symlink => 'l',
+            Kind::CharDevice => 'c',
+            Kind::BlockDevice => 'b',
+            Kind::Fifo => 'p',
+            _ => '-',
+        };
+        let arrow = if file.kind == Kind::Symlink { format!(" -> {}", file.link) } else { String::new() };
+        writeln!(
+            text,
+            "{kind}{:04o} {:>5}:{:<5} {:>10} /{path}{arrow}",
+            file.mode, file.uid, file.gid, file.size_bytes
+        )?;
+    }
+    Ok(text)
+}
+
+fn mount(store: &Store, image: &Image, directory: &std::path::Path, ui: &Ui) -> anyhow::Result<()> {
+    if namespace::is_unprivileged() {
+        bail!("only root can mount an image where everybody sees it: run as root, or use `knarr export`");
+    }
+    let mut lower = Vec::new();
+    for (layer, diff_id) in image.layers() {
+        lower.push(knarr_store::layers::for_overlay(store, layer, diff_id, false)?);
+    }
+    lower.reverse();
+    knarr_linux::overlay::mount_read_only(&lower, directory)
+        .map_err(BootstrapError::from)
+        .with_context(|| format!("cannot mount the image on {}", directory.display()))?;
+    ui.print(&format!("{}\n", directory.display()))
+}

@@ -177,12 +177,6 @@ pub fn options(recipe: &Recipe, mut base: Options) -> Options {
             base.assume = assumed.filter(|name| !base.include.contains(name)).collect();
             LEFT_OUT.iter().for_each(|pattern| base.filter.exclude(pattern));
             base.filter.include("/usr/share/doc/*/copyright");
-            if recipe.mode() == Mode::Minimal
-                && let Some(table) = table
-            {
-                table.keep.iter().for_each(|pattern| base.filter.include(pattern));
-                table.drop.iter().for_each(|pattern| base.filter.exclude(pattern));
-            }
             if table.and_then(|table| table.copyright) == Some(false) {
                 base.filter.exclude("/usr/share/doc/*");
                 base.filter.exclude("/usr/share/common-licenses/*");
@@ -190,6 +184,8 @@ pub fn options(recipe: &Recipe, mut base: Options) -> Options {
         }
         TargetName::Dev | TargetName::Base => base.variant = Variant::Minbase,
     }
+    recipe.drop.iter().for_each(|pattern| base.filter.exclude(pattern));
+    recipe.keep.iter().for_each(|pattern| base.filter.include(pattern));
     base
 }
 

@@ -7,8 +7,24 @@ macro_rules! recipes {
 /// Name and text of every ready recipe, sorted.
 pub const ALL: &[(&str, &str)] = recipes! {
     "base-minbase"
+    "base-slim"
+    "dev-base"
+    "dev-c"
+    "dev-full"
+    "dev-go"
+    "dev-node"
+    "dev-python"
+    "dev-rust"
+    "prod-app-rust"
     "prod-base"
+    "prod-busybox"
+    "prod-cc"
+    "prod-java"
     "prod-nginx"
+    "prod-nodejs"
+    "prod-postgres"
+    "prod-python3"
+    "prod-redis"
     "prod-static"
 };
 

@@ -23,6 +23,8 @@ impl Recipe {
             exclude: append(base.exclude, self.exclude),
             components: if self.components.is_empty() { base.components } else { self.components },
             repositories: append(base.repositories, self.repositories),
+            drop: append(base.drop, self.drop),
+            keep: append(base.keep, self.keep),
             recommends: self.recommends.or(base.recommends),
             pins: maps(base.pins, self.pins),
             locales: append(base.locales, self.locales),
@@ -78,6 +80,8 @@ impl Recipe {
                 self.packages = packages(self.packages, std::mem::take(&mut table.packages));
                 self.files.append(&mut table.files);
                 self.verifies.append(&mut table.verifies);
+                self.keep.append(&mut table.keep);
+                self.drop.append(&mut table.drop);
                 self.image = options(self.image.take(), table.image.take(), ImageTable::over);
             }
             TargetName::Base => {}

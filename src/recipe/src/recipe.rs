@@ -44,6 +44,12 @@ pub struct Recipe {
     /// Repositories beside the suite's own: a one-line entry, or the path of a .sources or .list file
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub repositories: Vec<String>,
+    /// Files of packages that are left out: patterns in which * stands for anything
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub drop: Vec<String>,
+    /// Files of packages that stay although a pattern leaves them out
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub keep: Vec<String>,
     /// Whether recommended packages come along
     #[serde(skip_serializing_if = "Option::is_none")]
     pub recommends: Option<bool>,

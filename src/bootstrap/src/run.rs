@@ -11,7 +11,7 @@ use std::sync::{Mutex, PoisonError};
 
 use knarr_base::{Architecture, Timestamp};
 use knarr_linux::emulator::Emulator;
-use knarr_linux::sandbox::Sandbox;
+use knarr_linux::sandbox::{Sandbox, Writes};
 use knarr_linux::signals::interrupted;
 use knarr_mirror::cache::Cache;
 use knarr_mirror::repository::Repository;
@@ -396,7 +396,7 @@ fn configure(
         let tools = tools.get_or_init(|| stage).root().to_owned();
         let binds = vec![(make_sandbox()?.root, OUTSIDE_ROOT.to_owned())];
         let hostname = "localhost".to_owned();
-        Ok(Sandbox { root: tools, network: false, hostname, emulator: None, binds })
+        Ok(Sandbox { root: tools, writes: Writes::Kept, network: false, hostname, emulator: None, binds })
     };
     let mut runner = Runner::new(
         root,
@@ -430,7 +430,7 @@ fn sandbox(options: &Options, lock: &Lock, root: &Root) -> Result<Sandbox, Boots
     let path = std::path::absolute(root.path()).map_err(fail)?;
     let emulator = emulator(lock.architecture)?;
     let hostname = options.hostname.clone().unwrap_or_else(|| "localhost".to_owned());
-    Ok(Sandbox { root: path, network: false, hostname, emulator, binds: Vec::new() })
+    Ok(Sandbox { root: path, writes: Writes::Kept, network: false, hostname, emulator, binds: Vec::new() })
 }
 
 /// A native root of the same suite, whose programs work on the root that is being made.

@@ -111,7 +111,7 @@ impl<'a> Runner<'a> {
             Some(session) => session,
             None => session.insert(Session::start(&make()?)?),
         };
-        Ok(session.run(&Program { argv, env, timeout: self.timeout })?)
+        Ok(session.run(&Program { argv, env, timeout: self.timeout, ..Program::default() })?)
     }
 
     /// Replays where that is allowed and possible; else says how the script must run.

@@ -17,6 +17,7 @@ use knarr_store::{Ingest, Store};
 use knarr_tree::changes::Changes;
 use knarr_tree::compress::Compression;
 use knarr_tree::root::Root;
+use knarr_tree::unpack::Kind;
 
 use crate::cache::{self, Key, KeyMaker};
 use crate::files::{self, Context};
@@ -426,12 +427,27 @@ impl Factory<'_> {
             return Ok(());
         }
         self.progress.phase("verifying");
+        let left_out = left_out(state)?;
         let live: &Live = state.live(self.store, self.rootless)?;
-        for one in &job.recipe.verifies {
-            verify::verify(live, one, config, job.architecture)?;
-        }
+        let (root, architecture) = (&live.root, job.architecture);
+        let scene = verify::Scene { root, config, architecture, left_out: &left_out };
+        job.recipe.verifies.iter().try_for_each(|one| scene.verify(one))?;
         cache::save(cache, key, &true)
     }
+}
+
+/// Files of packages that are not in the root, and whose they are.
+fn left_out(state: &State) -> Result<BTreeMap<String, String>, FactoryError> {
+    let mut files = BTreeMap::new();
+    let Some(live) = &state.live else { return Ok(files) };
+    for package in &state.packages {
+        for entry in package.entries.iter().filter(|entry| entry.kind != Kind::Directory) {
+            if !live.root.exists(&entry.path)? {
+                files.insert(entry.path.clone(), package.control.name().to_owned());
+            }
+        }
+    }
+    Ok(files)
 }
 
 /// All that the packages' step depends on. What it does not depend on may change without it being done again.

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use knarr_bootstrap::package::Package;
 use knarr_bootstrap::replay::loader_cache;
-use knarr_linux::sandbox::{Program, Sandbox, Session, Status};
+use knarr_linux::sandbox::{Program, Status, Writes};
 use knarr_recipe::recipe::{Recipe, TargetName, User};
 use knarr_tree::root::Root;
 use knarr_tree::unpack::Kind;
@@ -17,6 +17,7 @@ use knarr_tree::unpack::Kind;
 use crate::FactoryError;
 use crate::accounts::{Accounts, NONROOT};
 use crate::packages::Scene;
+use crate::steps::session;
 
 /// Does all that is needed; answers with the files about each package, by its position.
 pub fn apply(scene: &Scene<'_>, root: &Root, packages: &[Package]) -> Result<Vec<Vec<String>>, FactoryError> {
@@ -362,13 +363,7 @@ fn locales(scene: &Scene<'_>, root: &Root, is_production: bool) -> Result<(), Fa
                       stage with target = \"base\", and copy /usr/lib/locale from it";
         return Err(FactoryError::Request(reason.to_owned()));
     }
-    let path = std::path::absolute(root.path());
-    let path =
-        path.map_err(|source| FactoryError::File { doing: "find", path: root.path().to_owned(), source })?;
-    let emulator = knarr_bootstrap::run::emulator(scene.lock.architecture)?;
-    let sandbox =
-        Sandbox { root: path, network: false, hostname: "localhost".to_owned(), emulator, binds: Vec::new() };
-    let mut session = Session::start(&sandbox)?;
+    let mut session = session(root, scene.lock.architecture, false, Writes::Kept)?;
     for name in wanted {
         let (language, charset) = name.split_once('.').unwrap_or((name, "UTF-8"));
         let words = ["/usr/bin/localedef", "-i", language, "-f", charset, name];

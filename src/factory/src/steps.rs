@@ -1,9 +1,10 @@
 //! Commands that run in the image while it is built.
 
 use knarr_base::Architecture;
-use knarr_linux::sandbox::{Outcome, Program, Sandbox, Session, Status};
+use knarr_linux::sandbox::{Outcome, Program, Sandbox, Session, Status, Writes};
 use knarr_recipe::recipe::Run;
 use knarr_tree::changes::Changes;
+use knarr_tree::root::Root;
 
 use crate::FactoryError;
 use crate::state::Live;
@@ -26,11 +27,12 @@ const SHOWN_BYTES: usize = 4000;
 pub fn run(live: &Live, run: &Run, around: &Surroundings<'_>) -> Result<Changes, FactoryError> {
     let before = live.snapshot()?;
     let resolver = if run.network { lend_resolver(live)? } else { None };
-    let outcome = session(live, around.architecture, run.network).and_then(|mut session| {
-        let program =
-            Program { argv: argv(run, around), env: environment(run, around.env), ..Program::default() };
-        Ok(session.run(&program)?)
-    });
+    let outcome =
+        session(&live.root, around.architecture, run.network, Writes::Kept).and_then(|mut session| {
+            let program =
+                Program { argv: argv(run, around), env: environment(run, around.env), ..Program::default() };
+            Ok(session.run(&program)?)
+        });
     if let Some(old) = resolver {
         take_resolver_back(live, old)?;
     }
@@ -60,15 +62,27 @@ fn is_volatile(path: &str) -> bool {
 }
 
 /// A sandbox over a root.
-pub fn session(live: &Live, architecture: Architecture, network: bool) -> Result<Session, FactoryError> {
-    let path = live.root.path();
+pub fn session(
+    root: &Root,
+    architecture: Architecture,
+    network: bool,
+    writes: Writes,
+) -> Result<Session, FactoryError> {
+    let path = root.path();
     let root = std::path::absolute(path).map_err(|source| FactoryError::File {
         doing: "find",
         path: path.to_owned(),
         source,
     })?;
     let emulator = knarr_bootstrap::run::emulator(architecture)?;
-    Ok(Session::start(&Sandbox { root, network, hostname: "build".to_owned(), emulator, binds: Vec::new() })?)
+    Ok(Session::start(&Sandbox {
+        root,
+        writes,
+        network,
+        hostname: "build".to_owned(),
+        emulator,
+        binds: Vec::new(),
+    })?)
 }
 
 fn argv(run: &Run, around: &Surroundings<'_>) -> Vec<String> {

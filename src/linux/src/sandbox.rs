@@ -39,6 +39,8 @@ const MAX_MESSAGE_BYTES: u32 = 16 << 20;
 pub struct Sandbox {
     /// The directory that is `/` to them.
     pub root: PathBuf,
+    /// What becomes of what they write.
+    pub writes: Writes,
     /// Whether they share the host's network; else they have none.
     pub network: bool,
     /// The machine's name.
@@ -50,6 +52,28 @@ pub struct Sandbox {
     pub binds: Vec<(PathBuf, String)>,
 }
 
+/// What becomes of what programs write.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Writes {
+    /// It is in the root.
+    #[default]
+    Kept,
+    /// It is gone when the session ends, and the root stays as it is.
+    Discarded,
+    /// They can write to `/tmp`, `/run`, `/var/tmp` and `/dev/shm` only, and that is gone when the session ends.
+    Refused,
+}
+
+impl Writes {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Kept => "kept",
+            Self::Discarded => "discarded",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 /// A program to run.
 #[derive(Clone, Debug, Default)]
 pub struct Program {
@@ -59,6 +83,23 @@ pub struct Program {
     pub env: Vec<(String, String)>,
     /// It is ended when it runs longer.
     pub timeout: Option<Duration>,
+    /// Who runs it: user, group and further groups. Without it root.
+    pub user: Option<Identity>,
+    /// Where it starts; without it `/`.
+    pub directory: Option<String>,
+    /// Whether files that it looks for in vain are noted. It runs slower then.
+    pub trace: bool,
+}
+
+/// Who runs a program.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Identity {
+    /// User.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Further groups.
+    pub groups: Vec<u32>,
 }
 
 /// What became of a program.
@@ -68,6 +109,8 @@ pub struct Outcome {
     pub status: Status,
     /// Standard output and error, mixed, the last [`MAX_OUTPUT_BYTES`] of them.
     pub output: Vec<u8>,
+    /// Absolute paths that it looked for in vain, in the order in which it did, when that was asked for.
+    pub missing: Vec<String>,
 }
 
 /// How a program ended.
@@ -95,7 +138,7 @@ impl Session {
         let mut supervisor = Command::new("/proc/self/exe")
             .arg0(SUPERVISOR_NAME)
             .arg(&sandbox.root)
-            .args([if sandbox.network { "network" } else { "" }, &sandbox.hostname])
+            .args([if sandbox.network { "network" } else { "" }, sandbox.writes.word(), &sandbox.hostname])
             .args(sandbox.emulator.as_ref().map(Emulator::to_arguments).unwrap_or_default())
             .args(sandbox.binds.iter().flat_map(|(from, to)| [from.as_os_str(), OsStr::new(to)]))
             .env_clear()
@@ -130,16 +173,26 @@ impl Session {
         let length = u32::from_le_bytes([head[5], head[6], head[7], head[8]]);
         let mut output = vec![0; length.min(MAX_MESSAGE_BYTES) as usize];
         self.answers.read_exact(&mut output).map_err(|_| gone())?;
+        let missing = self.read_missing()?;
         match head[0] {
-            0 => Ok(Outcome { status: Status::Exited(code), output }),
-            1 => Ok(Outcome { status: Status::Signaled(code), output }),
-            2 => Ok(Outcome { status: Status::TimedOut, output }),
+            0 => Ok(Outcome { status: Status::Exited(code), output, missing }),
+            1 => Ok(Outcome { status: Status::Signaled(code), output, missing }),
+            2 => Ok(Outcome { status: Status::TimedOut, output, missing }),
             _ => Err(LinuxError::Sandbox { reason: String::from_utf8_lossy(&output).into_owned() }),
         }
     }
 }
 
 impl Session {
+    fn read_missing(&mut self) -> Result<Vec<String>, LinuxError> {
+        let mut length = [0; 4];
+        self.answers.read_exact(&mut length).map_err(|_| gone())?;
+        let mut bytes = vec![0; u32::from_le_bytes(length).min(MAX_MESSAGE_BYTES) as usize];
+        self.answers.read_exact(&mut bytes).map_err(|_| gone())?;
+        let text = String::from_utf8_lossy(&bytes);
+        Ok(text.split('\0').filter(|path| !path.is_empty()).map(str::to_owned).collect())
+    }
+
     /// Waits for the first byte of an answer; gives up, and ends the sandbox, on an interrupt.
     fn wait_for_answer(&mut self) -> Result<(), LinuxError> {
         while !crate::signals::interrupted().load(std::sync::atomic::Ordering::SeqCst) {
@@ -174,6 +227,12 @@ fn encode(program: &Program) -> Vec<u8> {
     };
     let timeout_ms = program.timeout.map_or(0, |timeout| timeout.as_millis().max(1));
     put(timeout_ms.to_string().as_bytes());
+    put(if program.trace { b"trace" } else { b"" });
+    put(program.directory.as_deref().unwrap_or("/").as_bytes());
+    let ids =
+        program.user.as_ref().map(|user| [user.uid, user.gid].into_iter().chain(user.groups.iter().copied()));
+    let ids = ids.into_iter().flatten().map(|id| id.to_string()).collect::<Vec<_>>();
+    put(ids.join(",").as_bytes());
     put(program.argv.len().to_string().as_bytes());
     program.argv.iter().for_each(|argument| put(argument.as_bytes()));
     for (key, value) in &program.env {
@@ -193,13 +252,21 @@ fn decode(mut body: &[u8]) -> Option<Program> {
         String::from_utf8(bytes.to_vec()).ok()
     };
     let timeout_ms: u64 = next()?.parse().ok()?;
+    let trace = next()? == "trace";
+    let directory = Some(next()?);
+    let ids: Vec<u32> = next()?.split(',').filter_map(|id| id.parse().ok()).collect();
+    let user = match ids.as_slice() {
+        [uid, gid, groups @ ..] => Some(Identity { uid: *uid, gid: *gid, groups: groups.to_vec() }),
+        _ => None,
+    };
     let count: usize = next()?.parse().ok()?;
     let argv = (0..count).map(|_| next()).collect::<Option<Vec<_>>>()?;
     let mut env = Vec::new();
     while let Some(key) = next() {
         env.push((key, next()?));
     }
-    Some(Program { argv, env, timeout: (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms)) })
+    let timeout = (timeout_ms > 0).then(|| Duration::from_millis(timeout_ms));
+    Some(Program { argv, env, timeout, user, directory, trace })
 }
 
 /// What runs under [`SUPERVISOR_NAME`].
@@ -207,6 +274,11 @@ pub(crate) fn supervise() -> i32 {
     let mut arguments = std::env::args_os().skip(1);
     let root = PathBuf::from(arguments.next().unwrap_or_default());
     let network = arguments.next().is_some_and(|word| word == "network");
+    let writes = match arguments.next().unwrap_or_default().to_str() {
+        Some("discarded") => Writes::Discarded,
+        Some("refused") => Writes::Refused,
+        _ => Writes::Kept,
+    };
     let hostname = arguments.next().unwrap_or_default();
     let emulator = Emulator::from_arguments(&mut arguments);
     let mut binds = Vec::new();
@@ -214,13 +286,13 @@ pub(crate) fn supervise() -> i32 {
         binds.push((PathBuf::from(from), to.to_string_lossy().into_owned()));
     }
     let hostname = hostname.to_string_lossy().into_owned();
-    match prepare(&Sandbox { root, network, hostname, emulator, binds }) {
+    match prepare(&Sandbox { root, writes, network, hostname, emulator, binds }) {
         Ok(None) => serve(),
         Ok(Some(init)) => wait_for(init),
         Err(error) => {
             let reason = std::error::Error::source(&error)
                 .map_or_else(|| error.to_string(), |source| format!("{error}: {source}"));
-            answer(1, 0, reason.as_bytes());
+            answer(1, 0, reason.as_bytes(), &[]);
             1
         }
     }
@@ -228,7 +300,7 @@ pub(crate) fn supervise() -> i32 {
 
 /// `Some(pid)` in the outer process, `None` in the first process of the new pid namespace.
 fn prepare(sandbox: &Sandbox) -> Result<Option<Pid>, LinuxError> {
-    let Sandbox { root, network, hostname, emulator, binds } = sandbox;
+    let Sandbox { root, writes, network, hostname, emulator, binds } = sandbox;
     let step = |name: &str, outcome: nix::Result<()>| {
         outcome.map_err(io::Error::from).map_err(LinuxError::step(name))
     };
@@ -249,6 +321,9 @@ fn prepare(sandbox: &Sandbox) -> Result<Option<Pid>, LinuxError> {
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>),
     )?;
     emulator.as_ref().map_or(Ok(()), Emulator::register)?;
+    if *writes != Writes::Kept {
+        cover(root)?;
+    }
     mount_dev(root)?;
     for (from, to) in binds {
         let to = directory(root, to)?;
@@ -270,9 +345,58 @@ fn prepare(sandbox: &Sandbox) -> Result<Option<Pid>, LinuxError> {
         "mount /sys",
         mount(Some("/sys"), &sys, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>),
     )?;
+    if *writes == Writes::Refused {
+        refuse_writes(root)?;
+    }
     step("set the host name", sethostname(hostname))?;
     step("enter the root", chroot(root.as_path()).and_then(|()| chdir("/")))?;
     Ok(None)
+}
+
+/// Covers the root with an overlay of its own, so that what is written, mount points included, is nowhere else.
+fn cover(root: &Path) -> Result<(), LinuxError> {
+    let at = |outcome: io::Result<()>| outcome.map_err(LinuxError::step("cover the root"));
+    // The temporary directory is covered first: whatever the root is, it is not below /tmp/.knarr-cover.
+    let work = root.with_file_name(".knarr-cover");
+    let lower = std::fs::File::open(root).map_err(LinuxError::step("open the root"))?;
+    at(std::fs::create_dir_all(&work))?;
+    at(mount(Some("knarr"), &work, Some("tmpfs"), MsFlags::empty(), Some("mode=0755"))
+        .map_err(io::Error::from))?;
+    for name in ["upper", "work"] {
+        at(std::fs::create_dir(work.join(name)))?;
+    }
+    let lower = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&lower));
+    let options = format!("lowerdir={lower},upperdir={0}/upper,workdir={0}/work", work.display());
+    // Attributes of layers' marks are a user's in a user namespace, and trusted elsewhere.
+    let plain = mount(Some("knarr"), root, Some("overlay"), MsFlags::empty(), Some(options.as_str()));
+    let user = || {
+        let options = format!("{options},userxattr");
+        mount(Some("knarr"), root, Some("overlay"), MsFlags::empty(), Some(options.as_str()))
+    };
+    at(plain.or_else(|_| user()).map_err(io::Error::from))?;
+    for name in ["dev", "proc", "sys", "tmp", "run", "var/tmp"] {
+        let path = root.join(name);
+        if std::fs::symlink_metadata(&path).is_err() {
+            at(std::fs::create_dir_all(&path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the root read-only, but for the places where programs may leave something for a while.
+fn refuse_writes(root: &Path) -> Result<(), LinuxError> {
+    let at = |outcome: nix::Result<()>| {
+        outcome.map_err(io::Error::from).map_err(LinuxError::step("make the root read-only"))
+    };
+    for name in ["tmp", "run", "var/tmp"] {
+        let path = root.join(name);
+        if std::fs::symlink_metadata(&path).is_ok_and(|meta| meta.is_dir()) {
+            let options = Some("mode=1777");
+            at(mount(Some("knarr"), &path, Some("tmpfs"), MsFlags::MS_NOSUID | MsFlags::MS_NODEV, options))?;
+        }
+    }
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_BIND | MsFlags::MS_RDONLY;
+    at(mount(None::<&str>, root, None::<&str>, flags, None::<&str>))
 }
 
 /// A directory of the root that is really one: a link could lead the mount elsewhere.
@@ -341,7 +465,7 @@ fn wait_for(init: Pid) -> i32 {
 
 /// Process 1 of the sandbox: runs what it is asked to until nobody asks any more.
 fn serve() -> i32 {
-    answer(0, 0, b"");
+    answer(0, 0, b"", &[]);
     let mut stdin = io::stdin().lock();
     loop {
         let mut length = [0; 4];
@@ -356,25 +480,32 @@ fn serve() -> i32 {
             .ok_or_else(|| io::Error::other("the request is damaged"))
             .and_then(|program| run(&program))
         {
-            Ok((Status::Exited(code), output)) => answer(0, code, &output),
-            Ok((Status::Signaled(signal), output)) => answer(1, signal, &output),
-            Ok((Status::TimedOut, output)) => answer(2, 0, &output),
-            Err(error) => answer(3, 0, error.to_string().as_bytes()),
+            Ok(Outcome { status: Status::Exited(code), output, missing }) => {
+                answer(0, code, &output, &missing);
+            }
+            Ok(Outcome { status: Status::Signaled(signal), output, missing }) => {
+                answer(1, signal, &output, &missing);
+            }
+            Ok(Outcome { status: Status::TimedOut, output, missing }) => answer(2, 0, &output, &missing),
+            Err(error) => answer(3, 0, error.to_string().as_bytes(), &[]),
         }
     }
 }
 
-fn answer(kind: u8, code: i32, output: &[u8]) {
+fn answer(kind: u8, code: i32, output: &[u8], missing: &[String]) {
     let mut message = vec![kind];
     message.extend_from_slice(&code.to_le_bytes());
     message.extend_from_slice(&(output.len() as u32).to_le_bytes());
     message.extend_from_slice(output);
+    let missing = missing.join("\0");
+    message.extend_from_slice(&(missing.len() as u32).to_le_bytes());
+    message.extend_from_slice(missing.as_bytes());
     // When nobody listens any more, the parent is gone and the kernel is about to end us.
     let mut stdout = io::stdout().lock();
     let _ = stdout.write_all(&message).and_then(|()| stdout.flush());
 }
 
-fn run(program: &Program) -> io::Result<(Status, Vec<u8>)> {
+fn run(program: &Program) -> io::Result<Outcome> {
     let (name, arguments) =
         program.argv.split_first().ok_or_else(|| io::Error::other("the request names no program"))?;
     let (mut reader, writer) = io::pipe()?;
@@ -383,18 +514,48 @@ fn run(program: &Program) -> io::Result<(Status, Vec<u8>)> {
         .args(arguments)
         .env_clear()
         .envs(program.env.iter().cloned())
-        .current_dir("/")
+        .current_dir(program.directory.as_deref().unwrap_or("/"))
         .stdin(Stdio::null());
     command.stdout(writer.try_clone()?).stderr(writer);
+    become_user(&mut command, program.user.clone(), program.trace);
     let spawned = command.spawn();
     drop(command);
     let mut child = match spawned {
         Ok(child) => child,
-        Err(error) => return Ok((Status::Exited(127), format!("cannot run {name}: {error}\n").into_bytes())),
+        Err(error) => {
+            let output = format!("cannot run {name}: {error}\n").into_bytes();
+            // Who cannot be started, because it or its interpreter is not there, was looked for in vain.
+            let missing = if name.starts_with('/') { vec![name.clone()] } else { Vec::new() };
+            return Ok(Outcome { status: Status::Exited(127), output, missing });
+        }
     };
-    let outcome = watch(&mut child, &mut reader, program.timeout);
+    let outcome = if program.trace {
+        crate::trace::watch(Pid::from_raw(child.id().cast_signed()), reader, program.timeout)
+    } else {
+        let watched = watch(&mut child, &mut reader, program.timeout);
+        watched.map(|(status, output)| Outcome { status, output, missing: Vec::new() })
+    };
     end_leftovers();
     outcome
+}
+
+/// What the child does before it becomes the program.
+fn become_user(command: &mut Command, user: Option<Identity>, trace: bool) {
+    let prepare = move || {
+        if let Some(user) = &user {
+            let groups: Vec<nix::unistd::Gid> =
+                user.groups.iter().map(|id| nix::unistd::Gid::from_raw(*id)).collect();
+            nix::unistd::setgroups(&groups)?;
+            nix::unistd::setgid(nix::unistd::Gid::from_raw(user.gid))?;
+            nix::unistd::setuid(nix::unistd::Uid::from_raw(user.uid))?;
+        }
+        if trace {
+            nix::sys::ptrace::traceme()?;
+        }
+        Ok(())
+    };
+    // SAFETY: the supervisor has one thread when it forks, so the child may allocate and call what it likes.
+    unsafe { command.pre_exec(prepare) };
 }
 
 fn watch(

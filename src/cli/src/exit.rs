@@ -5,8 +5,13 @@
 use std::process::ExitCode;
 
 use knarr_bootstrap::BootstrapError;
+use knarr_factory::FactoryError;
 use knarr_mirror::MirrorError;
+use knarr_oci::OciError;
 use knarr_pgp::PgpError;
+use knarr_recipe::RecipeError;
+use knarr_store::StoreError;
+use knarr_tree::TreeError;
 
 use crate::ui::Ui;
 
@@ -25,7 +30,66 @@ fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
     if let Some(error) = error.downcast_ref::<BootstrapError>() {
         return classify_bootstrap(error);
     }
+    if let Some(error) = error.downcast_ref::<FactoryError>() {
+        return classify_factory(error);
+    }
+    if let Some(error) = error.downcast_ref::<StoreError>() {
+        return classify_store(error);
+    }
+    if error.downcast_ref::<RecipeError>().is_some() {
+        return (80, Some("`knarr recipe schema` says what there may be"));
+    }
+    if error.downcast_ref::<OciError>().is_some() {
+        return (86, None);
+    }
     error.downcast_ref::<MirrorError>().map_or((1, None), classify_mirror)
+}
+
+fn classify_factory(error: &FactoryError) -> (u8, Option<&'static str>) {
+    use FactoryError as F;
+    match error {
+        F::Recipe(_) => (80, Some("`knarr recipe schema` says what there may be")),
+        F::Run { .. } => (81, None),
+        F::Verify { missing, .. } if !missing.is_empty() => {
+            (82, Some("keep = [\"…\"] in the recipe keeps files that were left out"))
+        }
+        F::Verify { .. } => (82, Some("--no-verify builds the image all the same, for a look at it")),
+        F::Request(_) | F::Context { .. } | F::NoAccount { .. } | F::BadAccount { .. } | F::Stage { .. } => {
+            (83, None)
+        }
+        F::Bootstrap(error) => classify_bootstrap(error),
+        F::Mirror(error) => classify_mirror(error),
+        F::Store(error) => classify_store(error),
+        F::Linux(knarr_linux::LinuxError::Interrupted) => (130, None),
+        F::Linux(_) => (21, None),
+        F::File { source, .. } | F::Tree(TreeError::Path { source, .. } | TreeError::File { source, .. })
+            if source.kind() == std::io::ErrorKind::StorageFull =>
+        {
+            (13, Some("free some room, or choose another place"))
+        }
+        F::File { .. } => (12, None),
+        F::Tree(_) => (18, None),
+        _ => (1, None),
+    }
+}
+
+fn classify_store(error: &StoreError) -> (u8, Option<&'static str>) {
+    use StoreError as S;
+    match error {
+        S::File { source, .. } | S::Tree(TreeError::Path { source, .. } | TreeError::Write(source))
+            if source.kind() == std::io::ErrorKind::StorageFull =>
+        {
+            (13, Some("`knarr image prune` makes room"))
+        }
+        S::File { .. } => (12, Some("--store names another place")),
+        S::NoImage { .. } => (84, Some("`knarr images` shows all")),
+        S::Ambiguous { .. } | S::NoPlatform { .. } => (84, None),
+        S::Request(_) => (83, None),
+        S::Oci(_) => (86, None),
+        S::Linux(_) => (21, None),
+        S::Interrupted => (130, None),
+        _ => (85, None),
+    }
 }
 
 fn classify_bootstrap(error: &BootstrapError) -> (u8, Option<&'static str>) {
@@ -35,7 +99,7 @@ fn classify_bootstrap(error: &BootstrapError) -> (u8, Option<&'static str>) {
         B::File { source, .. } if source.kind() == std::io::ErrorKind::PermissionDenied => {
             (12, Some("it must be yours to read, and its directory yours to write to"))
         }
-        B::File { source, .. } | B::Tree(knarr_tree::TreeError::Path { source, .. })
+        B::File { source, .. } | B::Tree(TreeError::Path { source, .. })
             if source.kind() == std::io::ErrorKind::StorageFull =>
         {
             (13, Some("free some room, or choose another place"))

@@ -82,6 +82,9 @@ pub enum FactoryError {
         /// What is wrong.
         reason: String,
     },
+    /// A .deb.
+    #[error(transparent)]
+    Deb(#[from] knarr_deb::DebError),
     /// A recipe.
     #[error(transparent)]
     Recipe(#[from] RecipeError),

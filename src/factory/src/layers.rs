@@ -145,7 +145,7 @@ fn directory(path: String, entry: &Entry) -> Pick {
 }
 
 /// Where an entry's path really lies: `bin/x` is `usr/bin/x` on a merged system.
-fn real_path(root: &Root, path: &str) -> Result<String, FactoryError> {
+pub(crate) fn real_path(root: &Root, path: &str) -> Result<String, FactoryError> {
     let Some((top, rest)) = path.split_once('/') else {
         // The aliases themselves are links, made before the first package.
         let is_link = !path.is_empty() && root.exists(path)? && root.lstat(path)?.kind == Kind::Symlink;

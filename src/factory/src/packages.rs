@@ -15,6 +15,7 @@ use knarr_tree::root::Root;
 
 use crate::cache::LayerRecord;
 use crate::groups::{self, Member};
+use crate::inventory::Inventory;
 use crate::layers::{LayerOptions, PackageFiles, package_layers};
 use crate::state::Live;
 use crate::{FactoryError, effects};
@@ -226,6 +227,8 @@ pub struct Made {
     pub packages: Vec<Package>,
     /// Its layers.
     pub layers: Vec<LayerRecord>,
+    /// What each package brought.
+    pub inventory: Inventory,
 }
 
 /// What [`make`] works with.
@@ -269,7 +272,8 @@ pub fn make(scene: &Scene<'_>) -> Result<Made, FactoryError> {
     let groups = groups::plan(&members, scene.max_layers);
     let created_by = format!("knarr: configuration of {}", scene.lock.suite);
     let layers = package_layers(&live.root, &files, &groups, scene.layers, &created_by)?;
-    Ok(Made { live, packages, layers })
+    let inventory = Inventory::of(&packages, &live.root)?;
+    Ok(Made { live, packages, layers, inventory })
 }
 
 /// What this program wrote about a package is as old as the package: its layer must not tell when it was made.

@@ -316,6 +316,9 @@ fn prepare(sandbox: &Sandbox) -> Result<Option<Pid>, LinuxError> {
         | CloneFlags::CLONE_NEWPID;
     flags.set(CloneFlags::CLONE_NEWNET, !*network);
     step("make namespaces", unshare(flags))?;
+    if !*network {
+        raise_loopback().map_err(LinuxError::step("raise the loopback"))?;
+    }
     step(
         "make mounts private",
         mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>),
@@ -351,6 +354,21 @@ fn prepare(sandbox: &Sandbox) -> Result<Option<Pid>, LinuxError> {
     step("set the host name", sethostname(hostname))?;
     step("enter the root", chroot(root.as_path()).and_then(|()| chdir("/")))?;
     Ok(None)
+}
+
+/// A new network has a loopback that is down: programs expect to reach themselves.
+fn raise_loopback() -> io::Result<()> {
+    let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
+    // SAFETY: an all-zero `ifreq` is a value of it.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l'.cast_signed();
+    request.ifr_name[1] = b'o'.cast_signed();
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: the request lives for the call, and is of the type that this call reads.
+    let raised = unsafe {
+        libc::ioctl(std::os::fd::AsRawFd::as_raw_fd(&socket), libc::SIOCSIFFLAGS, &raw const request)
+    };
+    if raised == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Covers the root with an overlay of its own, so that what is written, mount points included, is nowhere else.

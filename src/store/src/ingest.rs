@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use knarr_base::{Digest, DigestWriter};
-use knarr_oci::Descriptor;
+use knarr_oci::{Descriptor, Manifest, media_type};
 use knarr_tree::TreeError;
 use knarr_tree::compress::Compression;
 use knarr_tree::layer::{WrittenLayer, write_layer};
@@ -85,6 +85,24 @@ impl<'a> Ingest<'a> {
         let layer = write_layer(out, compression, write)?;
         persist(self.store, file, layer.descriptor.digest)?;
         Ok(layer)
+    }
+
+    /// Attaches documents to a manifest: media type and content of each. Answers with the artifact.
+    pub fn attach(
+        &self,
+        subject: &Descriptor,
+        artifact_type: &str,
+        documents: &[(&str, Vec<u8>)],
+    ) -> Result<Descriptor, StoreError> {
+        let config = self.put(media_type::EMPTY, b"{}")?;
+        let layers = documents.iter().map(|(kind, bytes)| self.put(kind, bytes)).collect::<Result<_, _>>()?;
+        let mut manifest = Manifest::of_image(config, layers);
+        manifest.artifact_type = Some(artifact_type.to_owned());
+        manifest.subject = Some(subject.bare());
+        let mut descriptor = self.put(media_type::MANIFEST, &manifest.to_bytes())?;
+        descriptor.artifact_type = manifest.artifact_type;
+        self.add(None, &descriptor)?;
+        Ok(descriptor)
     }
 
     /// Names an image, or with no name makes it known by its digest. All that it consists of must be there.

@@ -214,6 +214,10 @@ impl Listing {
                 return Err(TreeError::TooMuch { limit: limits.entries, what: "entries" });
             }
             let Some(head) = read_head(&mut entry)? else { continue };
+            // The root itself is in every image, said or not.
+            if head.path.is_empty() {
+                continue;
+            }
             if is_marker(&head.path) {
                 hides.push(head.path);
                 continue;

@@ -111,6 +111,9 @@ fn usage_counts_by_kind() {
         cache.remember("suite", Timestamp(5)).unwrap();
         let usage = cache.usage().unwrap();
         let found: Vec<_> = usage.iter().map(|usage| (usage.kind, usage.files, usage.bytes)).collect();
-        assert_eq!(found, [("pool", 1, 4), ("indices", 1, 2), ("releases", 0, 0), ("products", 0, 0)]);
+        assert_eq!(
+            found,
+            [("pool", 1, 4), ("indices", 1, 2), ("releases", 0, 0), ("products", 0, 0), ("builds", 0, 0)]
+        );
     });
 }

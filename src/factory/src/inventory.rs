@@ -1,0 +1,113 @@
+//! The inventory: which package each file of an image came with.
+//!
+//! It is kept beside the image, so that a file's origin is known without the packages at hand.
+//!
+//! Spec: docs/formats/inventory.md.
+
+use knarr_bootstrap::package::Package;
+use knarr_tree::root::Root;
+use knarr_tree::unpack::Kind;
+use serde::{Deserialize, Serialize};
+
+use crate::FactoryError;
+use crate::layers::real_path;
+use crate::packages::source_name;
+
+/// What an image's packages brought.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Inventory {
+    /// Version of this format: 1.
+    pub version: u32,
+    /// In the lock's order.
+    pub packages: Vec<Record>,
+}
+
+/// What one package brought.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Record {
+    /// Its name.
+    pub name: String,
+    /// Its version.
+    pub version: String,
+    /// Its architecture, `all` included.
+    pub architecture: String,
+    /// The source package.
+    pub source: String,
+    /// The source package's version.
+    pub source_version: String,
+    /// Who looks after it.
+    pub maintainer: String,
+    /// Where it is at home.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub homepage: String,
+    /// What it needs, by the names of packages.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub depends: Vec<String>,
+    /// Its files and links that are in the image, without leading `/`.
+    pub files: Vec<String>,
+}
+
+/// The version that this program writes.
+pub const INVENTORY_VERSION: u32 = 1;
+
+impl Inventory {
+    /// What is in a root of what packages brought.
+    pub fn of(packages: &[Package], root: &Root) -> Result<Self, FactoryError> {
+        let records = packages.iter().map(|package| record(package, root)).collect::<Result<_, _>>()?;
+        Ok(Self { version: INVENTORY_VERSION, packages: records })
+    }
+
+    /// The package that a path belongs to.
+    #[must_use]
+    pub fn owner(&self, path: &str) -> Option<&Record> {
+        self.packages
+            .iter()
+            .find(|record| record.files.binary_search_by(|file| file.as_str().cmp(path)).is_ok())
+    }
+}
+
+fn record(package: &Package, root: &Root) -> Result<Record, FactoryError> {
+    let control = &package.control;
+    let mut files = Vec::new();
+    for entry in package.entries.iter().filter(|entry| entry.kind != Kind::Directory && entry.written) {
+        let path = real_path(root, &entry.path)?;
+        if !package.lost.contains(&entry.path) && root.exists(&path)? {
+            files.push(path);
+        }
+    }
+    files.sort();
+    files.dedup();
+    Ok(Record {
+        name: control.name().to_owned(),
+        version: control.version().to_owned(),
+        architecture: control.architecture().to_owned(),
+        source: source_name(package),
+        source_version: source_version(package),
+        maintainer: control.field("Maintainer").to_owned(),
+        homepage: control.field("Homepage").to_owned(),
+        depends: depends(package),
+        files,
+    })
+}
+
+/// `Source: name (version)`, or the package's own.
+fn source_version(package: &Package) -> String {
+    let source = package.control.field("Source");
+    let version =
+        source.split_once('(').and_then(|(_, rest)| rest.split_once(')')).map(|(version, _)| version.trim());
+    version.unwrap_or_else(|| package.control.version()).to_owned()
+}
+
+fn depends(package: &Package) -> Vec<String> {
+    let mut names: Vec<String> = Vec::new();
+    for field in ["Pre-Depends", "Depends"] {
+        let relations =
+            knarr_deb::relation::parse_relations(package.control.field(field)).unwrap_or_default();
+        names.extend(relations.iter().flatten().map(|relation| relation.name.to_owned()));
+    }
+    names.sort();
+    names.dedup();
+    names
+}

@@ -39,9 +39,17 @@ fn an_unknown_suite_is_answered_with_those_that_exist() {
 #[test]
 fn the_cache_can_be_measured_and_emptied() {
     let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().to_str().unwrap();
-    assert!(output(&["system", "df", "--cache-dir", path]).contains("pool"));
-    assert!(output(&["system", "prune", "--all", "--cache-dir", path]).contains("Removed 0 files"));
+    let (cache, store) = (dir.path().join("cache"), dir.path().join("store"));
+    let places = ["--cache-dir", cache.to_str().unwrap(), "--store", store.to_str().unwrap()];
+    let said = |words: &[&str]| output(&[words, &places].concat());
+    assert!(said(&["system", "df"]).contains("pool"));
+    std::fs::write(cache.join("pool/.new-x"), "left").unwrap();
+    std::fs::write(store.join("tmp/blob-x"), "left").unwrap();
+    let found = said(&["system", "check"]);
+    assert!(found.contains("pool/.new-x") && found.contains("tmp/blob-x"), "{found}");
+    let removed = said(&["system", "prune", "--all"]);
+    assert!(removed.contains("Removed 1 files") && removed.contains("1 leftovers"), "{removed}");
+    assert_eq!(said(&["system", "check"]), "");
     fail(&mut knarr(&["system", "prune", "--max-size", "12x"]), 2);
 }
 
@@ -53,6 +61,7 @@ fn the_configuration_says_where_the_cache_lies_and_is_checked() {
         std::fs::write(&config, text).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_knarr"));
         command.args(["system", "df"]).env("KNARR_CONFIG", &config).env_remove("KNARR_CACHE_DIR");
+        command.env("KNARR_STORE", dir.path().join("store"));
         command.output().unwrap()
     };
     let cache = dir.path().join("cache");

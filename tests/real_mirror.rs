@@ -50,16 +50,7 @@ fn check_ways(suite: &str, architecture: &str, ways: &[&str]) -> Vec<String> {
     for way in ways {
         let tarball = dir.path().join(way).with_extension("tar");
         let mut command = knarr();
-        command.args([
-            "bootstrap",
-            "trixie",
-            "--arch",
-            architecture,
-            "--explain",
-            "--scripts",
-            way,
-            "--lock",
-        ]);
+        command.args(["bootstrap", suite, "--arch", architecture, "--explain", "--scripts", way, "--lock"]);
         let output = succeed(
             command.arg(dir.path().join("lock")).arg(&tarball).env("SOURCE_DATE_EPOCH", "1795000000"),
         );

@@ -466,7 +466,7 @@ pub(crate) fn remove(args: &RmArgs, ui: &Ui) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn prune(store: &Store, all: bool, ui: &Ui) -> anyhow::Result<()> {
+pub(crate) fn prune(store: &Store, all: bool, ui: &Ui) -> anyhow::Result<()> {
     become_owner()?;
     let pruned = gc::prune(store, if all { Which::All } else { Which::Unnamed }, true)?.unwrap_or_default();
     ui.print(&format!(

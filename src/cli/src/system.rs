@@ -8,33 +8,48 @@ use anyhow::{Context, bail};
 use clap::Subcommand;
 use knarr_base::HumanSize;
 use knarr_mirror::cache::Cache;
+use knarr_store::{Store, gc};
 
+use crate::image::{self, StoreArgs, become_owner};
 use crate::settings::Settings;
 use crate::ui::Ui;
+
+/// Where what is kept lies.
+#[derive(Clone, Debug, clap::Args)]
+pub(crate) struct Places {
+    /// Where the cache lies
+    #[arg(long, env = "KNARR_CACHE_DIR", value_name = "DIR")]
+    cache_dir: Option<PathBuf>,
+    #[command(flatten)]
+    store: StoreArgs,
+}
 
 /// What to do with what is kept.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Show how much room the caches take
+    /// Show how much room caches and images take
     Df {
-        /// Where the cache lies
-        #[arg(long, env = "KNARR_CACHE_DIR", value_name = "DIR")]
-        cache_dir: Option<PathBuf>,
+        #[command(flatten)]
+        places: Places,
     },
-    /// Remove what has not been used for long
+    /// Remove what has not been used for long, images without a name, and what killed runs left
     Prune {
-        /// Where the cache lies
-        #[arg(long, env = "KNARR_CACHE_DIR", value_name = "DIR")]
-        cache_dir: Option<PathBuf>,
-        /// Keep at most this much, such as 2GB
+        #[command(flatten)]
+        places: Places,
+        /// Keep at most this much in the cache, such as 2GB
         #[arg(long, value_name = "SIZE", value_parser = parse_size)]
         max_size: Option<u64>,
-        /// Remove what was not used for this long, such as 30d or 12h
+        /// Remove from the cache what was not used for this long, such as 30d or 12h
         #[arg(long, value_name = "TIME", value_parser = parse_age)]
         max_age: Option<Duration>,
-        /// Remove everything
+        /// Remove the whole cache
         #[arg(short, long)]
         all: bool,
+    },
+    /// Look at everything that is kept: every byte of every image, and what killed runs left
+    Check {
+        #[command(flatten)]
+        places: Places,
     },
 }
 
@@ -42,28 +57,51 @@ const DEFAULT_MAX_AGE: Duration = Duration::from_secs(30 * 86_400);
 
 pub(crate) fn run(command: &Command, ui: &Ui) -> anyhow::Result<()> {
     match command {
-        Command::Df { cache_dir: dir } => df(&open(dir.as_ref())?, ui),
-        Command::Prune { cache_dir: dir, max_size, max_age, all } => {
+        Command::Df { places } => {
+            let (cache, store) = places.open()?;
+            become_owner()?;
+            df(&cache, &store, ui)
+        }
+        Command::Prune { places, max_size, max_age, all } => {
             let size = if *all { 0 } else { max_size.unwrap_or(u64::MAX) };
             let age = max_age.unwrap_or(if max_size.is_some() { Duration::MAX } else { DEFAULT_MAX_AGE });
-            let (files, bytes) = open(dir.as_ref())?.prune(size, age)?;
-            ui.print(&format!("Removed {files} files, {}\n", HumanSize(bytes)))
+            let (cache, store) = places.open()?;
+            let (files, bytes) = cache.prune(size, age)?;
+            ui.print(&format!("Removed {files} files of the cache, {}\n", HumanSize(bytes)))?;
+            image::prune(&store, false, ui)
+        }
+        Command::Check { places } => {
+            let (cache, store) = places.open()?;
+            for path in cache.leftovers()? {
+                ui.print(&format!("garbage: {}: left by a process that is gone\n", path.display()))?;
+            }
+            image::check(&store, ui)
         }
     }
 }
 
-fn open(dir: Option<&PathBuf>) -> anyhow::Result<Cache> {
-    let path = match dir {
-        Some(dir) => dir.clone(),
-        None => Settings::load()?.cache_dir(),
-    };
-    Ok(Cache::open(&path)?)
+impl Places {
+    fn open(&self) -> anyhow::Result<(Cache, Store)> {
+        let path = match &self.cache_dir {
+            Some(dir) => dir.clone(),
+            None => Settings::load()?.cache_dir(),
+        };
+        Ok((Cache::open(&path)?, self.store.open()?))
+    }
 }
 
-fn df(cache: &Cache, ui: &Ui) -> anyhow::Result<()> {
-    let mut text = format!("{:<12} {:>8} {:>10}\n", "TYPE", "FILES", "SIZE");
+fn df(cache: &Cache, store: &Store, ui: &Ui) -> anyhow::Result<()> {
+    let mut text = format!("{:<12} {:>8} {:>10} {:>12}\n", "TYPE", "COUNT", "SIZE", "RECLAIMABLE");
+    let mut line = |kind: &str, count: u64, bytes: u64, free: u64| {
+        let (size, free) = (HumanSize(bytes).to_string(), HumanSize(free).to_string());
+        writeln!(text, "{kind:<12} {count:>8} {size:>10} {free:>12}")
+    };
+    let usage = gc::usage(store)?;
+    line("images", usage.images, usage.blob_bytes, usage.unneeded_bytes)?;
+    line("layers", usage.layers, usage.layer_bytes, usage.layer_bytes)?;
     for usage in cache.usage()? {
-        writeln!(text, "{:<12} {:>8} {:>10}", usage.kind, usage.files, HumanSize(usage.bytes).to_string())?;
+        // Dates of Release files are protection; all else can be fetched or made again.
+        line(usage.kind, usage.files, usage.bytes, usage.bytes)?;
     }
     ui.print(&text)
 }

@@ -32,8 +32,8 @@ pub struct Usage {
     pub bytes: u64,
 }
 
-/// An unfinished file that was not written to for so long is nobody's any more.
-const ABANDONED: Duration = Duration::from_secs(3600);
+/// How the name of an unfinished file begins.
+const UNFINISHED: &str = ".new-";
 const KINDS: [&str; 5] = ["pool", "indices", "releases", "products", "builds"];
 
 impl Cache {
@@ -138,7 +138,9 @@ impl Cache {
         let parent = path.parent().unwrap_or(&self.root);
         let fail = |source| MirrorError::Cache { doing: "create", path: path.to_owned(), source };
         fs::create_dir_all(parent).map_err(fail)?;
-        let temporary = tempfile::Builder::new().prefix(".new-").tempfile_in(parent).map_err(fail)?;
+        let temporary = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(parent).map_err(fail)?;
+        // Who removes leftovers can see by it that this one is none.
+        temporary.as_file().lock().map_err(fail)?;
         Ok(NewFile { temporary, path: path.to_owned() })
     }
 
@@ -149,6 +151,7 @@ impl Cache {
         let mut new = self.create(&path)?;
         let taken = fs::rename(self.partial_path(digest), new.temporary.path()).and_then(|()| {
             let file = File::options().read(true).append(true).open(new.temporary.path())?;
+            file.lock()?;
             Ok((File::open(new.temporary.path())?, file))
         });
         match taken {
@@ -173,7 +176,14 @@ impl Cache {
     /// Removes files not used for `max_age`, then the longest unused until `max_bytes` are kept.
     /// Answers how many files and bytes went. Remembered dates stay: they are protection, not cache.
     pub fn prune(&self, max_bytes: u64, max_age: Duration) -> Result<(u64, u64), MirrorError> {
-        self.prune_kinds(&["pool", "indices", "products", "builds"], max_bytes, max_age)
+        let (mut files, mut bytes) =
+            self.prune_kinds(&["pool", "indices", "products", "builds"], max_bytes, max_age)?;
+        for path in self.leftovers()? {
+            bytes += fs::metadata(&path).map_or(0, |meta| meta.len());
+            fs::remove_file(&path).map_err(|source| MirrorError::Cache { doing: "remove", path, source })?;
+            files += 1;
+        }
+        Ok((files, bytes))
     }
 
     /// Removes the longest unused products until `max_bytes` are kept.
@@ -196,9 +206,11 @@ impl Cache {
         let now = SystemTime::now();
         for (path, bytes, used) in files {
             let age = now.duration_since(used).unwrap_or_default();
-            let hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-            // A file that another run is still writing; an old one was left by a run that was killed.
-            let keep = if hidden { age < ABANDONED } else { age <= max_age && kept + bytes <= max_bytes };
+            let keep = if is_unfinished(&path) {
+                !is_left(&path)
+            } else {
+                age <= max_age && kept + bytes <= max_bytes
+            };
             if keep {
                 kept += bytes;
                 continue;
@@ -210,6 +222,17 @@ impl Cache {
             }
         }
         Ok(removed)
+    }
+
+    /// Unfinished files of runs that were killed; [`Cache::prune`] removes them.
+    pub fn leftovers(&self) -> Result<Vec<PathBuf>, MirrorError> {
+        let mut left = Vec::new();
+        for kind in KINDS {
+            let paths = self.files(kind)?.into_iter().map(|file| file.0);
+            left.extend(paths.filter(|path| is_unfinished(path) && is_left(path)));
+        }
+        left.sort();
+        Ok(left)
     }
 
     fn files(&self, kind: &str) -> Result<Vec<(PathBuf, u64, SystemTime)>, MirrorError> {
@@ -232,6 +255,15 @@ impl Cache {
         }
         Ok(files)
     }
+}
+
+fn is_unfinished(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(UNFINISHED.as_bytes()))
+}
+
+/// Whether the run that wrote an unfinished file is gone: it would hold a lock.
+fn is_left(path: &Path) -> bool {
+    File::open(path).is_ok_and(|file| file.try_lock().is_ok())
 }
 
 /// A file on its way into the cache; it leaves no trace when it is dropped unfinished.

@@ -275,6 +275,58 @@ fn remove_tree(path: &Path) -> Result<(), StoreError> {
     Ok(Root::open(parent)?.remove_dir_all(&name.to_string_lossy())?)
 }
 
+/// What a store takes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Entries of the index, referrers included.
+    pub images: u64,
+    /// Blobs.
+    pub blobs: u64,
+    /// Their bytes.
+    pub blob_bytes: u64,
+    /// Bytes of blobs that no image needs.
+    pub unneeded_bytes: u64,
+    /// Layers that are unpacked, too.
+    pub layers: u64,
+    /// The room that their files take on the disk.
+    pub layer_bytes: u64,
+}
+
+/// Adds up what a store takes.
+pub fn usage(store: &Store) -> Result<Usage, StoreError> {
+    let _lock = store.lock_shared()?;
+    let reach = reachable(store)?;
+    let mut usage = Usage { images: store.entries()?.len() as u64, ..Usage::default() };
+    for (digest, _, size) in blobs(store)? {
+        usage.blobs += 1;
+        usage.blob_bytes += size;
+        if !reach.blobs.contains_key(&digest) {
+            usage.unneeded_bytes += size;
+        }
+    }
+    for (_, path) in unpacked(store)? {
+        usage.layers += 1;
+        usage.layer_bytes += room(&path)?;
+    }
+    Ok(usage)
+}
+
+/// Bytes that a directory's files take on the disk.
+fn room(top: &Path) -> Result<u64, StoreError> {
+    let (mut bytes, mut directories) = (0, vec![top.to_owned()]);
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(&directory).map_err(fail("read", &directory))? {
+            let entry = entry.map_err(fail("read", &directory))?;
+            let meta = entry.metadata().map_err(fail("read", &directory))?;
+            if meta.is_dir() {
+                directories.push(entry.path());
+            }
+            bytes += std::os::unix::fs::MetadataExt::blocks(&meta) * 512;
+        }
+    }
+    Ok(bytes)
+}
+
 /// Something in the store that is not as it should be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {

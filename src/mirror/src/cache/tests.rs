@@ -95,8 +95,11 @@ fn pruning_leaves_dates_and_files_being_written() {
         writing.write_all(b"half").unwrap();
         let abandoned = root.join("pool/.new-abandoned");
         fs::write(&abandoned, "half").unwrap();
-        File::open(&abandoned).unwrap().set_modified(SystemTime::now() - 2 * HOUR).unwrap();
-        assert_eq!(cache.prune(0, Duration::ZERO).unwrap(), (1, 4));
+        let of_a_release = root.join("releases/.new-abandoned");
+        fs::write(&of_a_release, "half").unwrap();
+        assert_eq!(cache.leftovers().unwrap(), [abandoned, of_a_release]);
+        assert_eq!(cache.prune(0, Duration::ZERO).unwrap(), (2, 8));
+        assert_eq!(cache.leftovers().unwrap(), [""; 0].map(PathBuf::from));
         writing.finish().unwrap();
         assert_eq!(fs::read(root.join("pool/x")).unwrap(), b"half");
         assert_eq!(cache.newest_seen("suite").unwrap(), Some(Timestamp(5)));

@@ -7,6 +7,7 @@ mod support;
 mod bootstrap;
 mod cli;
 mod faults;
+mod image_faults;
 mod images;
 mod real_mirror;
 mod rootless;

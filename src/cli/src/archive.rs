@@ -95,7 +95,8 @@ pub(crate) fn save(args: &SaveArgs) -> anyhow::Result<()> {
 pub(crate) fn load(args: &LoadArgs, ui: &Ui) -> anyhow::Result<()> {
     let store = args.store.open()?;
     let loaded = match &args.input {
-        Some(path) => archive::load(&store, &path.display().to_string(), open(path)?)?,
+        Some(path) => archive::load(&store, &path.display().to_string(), open(path)?)
+            .with_context(|| format!("cannot load the archive {}", path.display()))?,
         None if io::stdin().is_terminal() => bail!("standard input is a terminal: name a file with -i"),
         None => archive::load(&store, "standard input", io::stdin().lock())?,
     };

@@ -258,6 +258,11 @@ pub(crate) fn list(args: &ListArgs, ui: &Ui) -> anyhow::Result<()> {
         b.created.cmp(&a.created).then_with(|| (&a.repository, &a.tag).cmp(&(&b.repository, &b.tag)))
     });
     match args.format.as_deref() {
+        // As docker has it: -q is for other programs to go on with.
+        None if ui.is_quiet() => rows.iter().try_for_each(|row| {
+            let hex = row.descriptor.digest.hex();
+            ui.print(&if args.no_trunc { format!("sha256:{hex}\n") } else { format!("{}\n", &hex[..12]) })
+        }),
         Some("json") => rows.iter().try_for_each(|row| ui.print(&format!("{}\n", values(row)))),
         Some(template) => rows
             .iter()

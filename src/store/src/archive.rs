@@ -5,9 +5,11 @@
 //!
 //! Spec: OCI image-spec, "Image Layout Specification"; Docker Image Specification 1.3, "Combined Image JSON".
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, Write};
+use std::rc::Rc;
 
 use knarr_base::{Digest, DigestReader};
 use knarr_oci::{
@@ -19,7 +21,7 @@ use knarr_tree::changeset::limits_of;
 use knarr_tree::compress::Compression;
 use serde::{Deserialize, Serialize};
 
-use crate::gc::Reach;
+use crate::gc::{Reach, check_complete};
 use crate::store::{fail, familiar};
 use crate::{Image, Ingest, Store, StoreError, layers};
 
@@ -224,16 +226,52 @@ pub fn load(store: &Store, label: &str, input: impl Read) -> Result<Vec<Loaded>,
     parts.finish()
 }
 
-/// Looks at the first bytes and unpacks what they say.
+/// Looks at the first bytes and unpacks what they say. More than a layer of so many bytes may unpack to does not
+/// come out.
 pub fn decompressed<'a>(input: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>> {
-    let mut reader = BufReader::with_capacity(1 << 20, input);
+    let taken = Rc::new(Cell::new(0));
+    let mut reader = BufReader::with_capacity(1 << 20, Counted { input, taken: Rc::clone(&taken) });
     let head = io::BufRead::fill_buf(&mut reader)?;
-    Ok(match head {
+    let unpacked: Box<dyn Read + 'a> = match head {
         [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(reader)),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::with_buffer(reader)?),
         [0xfd, b'7', b'z', b'X', b'Z', ..] => Box::new(xz2::bufread::XzDecoder::new_multi_decoder(reader)),
-        _ => Box::new(reader),
-    })
+        _ => return Ok(Box::new(reader)),
+    };
+    Ok(Box::new(Bounded { unpacked, taken, given: 0 }))
+}
+
+/// Counts what is taken from a reader.
+struct Counted<R> {
+    input: R,
+    taken: Rc<Cell<u64>>,
+}
+
+impl<R: Read> Read for Counted<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.input.read(buffer)?;
+        self.taken.set(self.taken.get() + read as u64);
+        Ok(read)
+    }
+}
+
+/// Ends with an error where a bomb goes on.
+struct Bounded<'a> {
+    unpacked: Box<dyn Read + 'a>,
+    taken: Rc<Cell<u64>>,
+    given: u64,
+}
+
+impl Read for Bounded<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.unpacked.read(buffer)?;
+        self.given += read as u64;
+        let (taken, limit) = (self.taken.get(), limits_of(self.taken.get()).bytes);
+        if self.given > limit {
+            return Err(io::Error::other(format!("{taken} bytes unpack to more than {limit}")));
+        }
+        Ok(read)
+    }
 }
 
 /// What the archive held, by name.
@@ -315,6 +353,8 @@ impl Parts<'_, '_> {
         if index.manifests.is_empty() {
             return Err(self.bad("its index.json lists no image".to_owned()));
         }
+        // One that is not whole keeps the others from being named, too.
+        index.manifests.iter().try_for_each(|entry| check_complete(self.ingest.store(), entry))?;
         // Docker's own layouts name images in containerd's way, podman's by the name alone.
         let mut loaded = Vec::new();
         for entry in index.manifests {

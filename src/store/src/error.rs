@@ -74,6 +74,18 @@ pub enum StoreError {
         /// What was found.
         found: String,
     },
+    /// A document that is larger than any honest one.
+    #[error(
+        "the blob {digest} has {size_bytes} bytes, a document of its kind at most {limit_bytes}: it is larger than any honest one"
+    )]
+    TooLarge {
+        /// Its digest.
+        digest: Digest,
+        /// Its size in bytes.
+        size_bytes: u64,
+        /// The limit in bytes.
+        limit_bytes: u64,
+    },
     /// A layer that unpacks to something else than its configuration says.
     #[error("layer {layer} unpacks to {found}, its image promises {promised}")]
     WrongDiffId {

@@ -35,12 +35,7 @@ impl Reach {
     }
 
     fn visit(&mut self, store: &Store, descriptor: &Descriptor, depth: usize) -> Result<(), StoreError> {
-        if depth > MAX_DEPTH {
-            return Err(StoreError::BadImage {
-                image: descriptor.digest,
-                reason: "its indexes are nested too deep".to_owned(),
-            });
-        }
+        check_depth(descriptor, depth)?;
         if self.blobs.insert(descriptor.digest, descriptor.size).is_some() {
             return Ok(());
         }
@@ -63,9 +58,47 @@ impl Reach {
     }
 }
 
-/// Whether all that a manifest or index consists of is there.
+/// Whether all that a manifest or index consists of is there. Of an index only the entries that are there count.
 pub(crate) fn check_complete(store: &Store, descriptor: &Descriptor) -> Result<(), StoreError> {
-    let missing = |what: &str, blob: &Descriptor| match store.blob_size(blob.digest) {
+    check_part(store, "manifest", descriptor)?;
+    check_inside(store, descriptor, 0, &mut BTreeSet::new())
+}
+
+/// `seen` keeps an index that lists one thing twice, and so do its entries, from growing without end.
+fn check_inside(
+    store: &Store,
+    descriptor: &Descriptor,
+    depth: usize,
+    seen: &mut BTreeSet<Digest>,
+) -> Result<(), StoreError> {
+    check_depth(descriptor, depth)?;
+    if !seen.insert(descriptor.digest) {
+        return Ok(());
+    }
+    if media_type::is_manifest(&descriptor.media_type) {
+        let manifest = Manifest::parse(&store.read(descriptor, MAX_MANIFEST_BYTES)?)?;
+        check_part(store, "configuration", &manifest.config)?;
+        return manifest.layers.iter().try_for_each(|layer| check_part(store, "layer", layer));
+    }
+    let index = ImageIndex::parse(&store.read(descriptor, MAX_MANIFEST_BYTES)?)?;
+    for entry in index.manifests.iter().filter(|entry| store.blob_size(entry.digest).is_some()) {
+        check_part(store, "manifest", entry)?;
+        check_inside(store, entry, depth + 1, seen)?;
+    }
+    Ok(())
+}
+
+fn check_depth(descriptor: &Descriptor, depth: usize) -> Result<(), StoreError> {
+    if depth <= MAX_DEPTH {
+        return Ok(());
+    }
+    let reason = "its indexes are nested too deep".to_owned();
+    Err(StoreError::BadImage { image: descriptor.digest, reason })
+}
+
+/// Whether a blob is there with the size that is promised.
+fn check_part(store: &Store, what: &str, blob: &Descriptor) -> Result<(), StoreError> {
+    match store.blob_size(blob.digest) {
         None => Err(StoreError::MissingBlob { what: what.to_owned(), digest: blob.digest }),
         Some(size) if size != blob.size => Err(StoreError::WrongBytes {
             what: what.to_owned(),
@@ -73,16 +106,7 @@ pub(crate) fn check_complete(store: &Store, descriptor: &Descriptor) -> Result<(
             found: format!("{size} bytes"),
         }),
         Some(_) => Ok(()),
-    };
-    missing("manifest", descriptor)?;
-    if media_type::is_manifest(&descriptor.media_type) {
-        let manifest = Manifest::parse(&store.read(descriptor, MAX_MANIFEST_BYTES)?)?;
-        missing("configuration", &manifest.config)?;
-        return manifest.layers.iter().try_for_each(|layer| missing("layer", layer));
     }
-    let index = ImageIndex::parse(&store.read(descriptor, MAX_MANIFEST_BYTES)?)?;
-    let there = index.manifests.iter().filter(|entry| store.blob_size(entry.digest).is_some());
-    there.into_iter().try_for_each(|entry| check_complete(store, entry))
 }
 
 /// The descriptor of `entry` as a referrer of `subject`, if it is one.

@@ -116,7 +116,12 @@ impl Store {
     pub fn read(&self, descriptor: &Descriptor, limit_bytes: u64) -> Result<Vec<u8>, StoreError> {
         let digest = descriptor.digest;
         let mut bytes = Vec::new();
-        let mut file = self.open_blob(digest)?.take(limit_bytes + 1);
+        let file = self.open_blob(digest)?;
+        let size_bytes = file.metadata().map_err(fail("read", &self.blob_path(digest)))?.len();
+        if size_bytes > limit_bytes {
+            return Err(StoreError::TooLarge { digest, size_bytes, limit_bytes });
+        }
+        let mut file = file.take(limit_bytes);
         file.read_to_end(&mut bytes).map_err(fail("read", &self.blob_path(digest)))?;
         let found = Digest::of(&bytes);
         if found != digest {

@@ -118,7 +118,8 @@ fn print(cases: &mut [Case]) {
     }
 }
 
-fn median(times: &mut [f64]) -> f64 {
+/// The middle of several times.
+pub(crate) fn median(times: &mut [f64]) -> f64 {
     times.sort_by(f64::total_cmp);
     times[times.len() / 2]
 }

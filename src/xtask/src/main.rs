@@ -1,8 +1,9 @@
 //! Chores: benchmarks and comparisons with peers.
 //!
-//! `cargo xtask bench bootstrap [ROUNDS]`, `cargo xtask resolve [N] [SEED]`, `cargo xtask compare [SUITE]`.
+//! `cargo xtask bench bootstrap [ROUNDS]`, `cargo xtask bench image [ROUNDS]`, `cargo xtask resolve [N] [SEED]`, `cargo xtask compare [SUITE]`.
 
 mod bench;
+mod bench_image;
 mod compare;
 mod nearby;
 mod resolve;
@@ -16,13 +17,18 @@ fn main() -> Result<()> {
         ["bench", "bootstrap", rest @ ..] => {
             bench::bootstrap(rest.first().map_or(Ok(3), |rounds| rounds.parse())?)
         }
+        ["bench", "image", rest @ ..] => {
+            bench_image::run(rest.first().map_or(Ok(3), |rounds| rounds.parse())?)
+        }
         ["resolve", rest @ ..] => {
             let number =
                 |position: usize, default| rest.get(position).map_or(Ok(default), |word: &&str| word.parse());
             resolve::run(number(0, 300)?, number(1, 1)? as u64)
         }
         ["compare", rest @ ..] => compare::run(rest.first().unwrap_or(&"trixie")),
-        _ => bail!("usage: cargo xtask bench bootstrap [ROUNDS] | resolve [N] [SEED] | compare [SUITE]"),
+        _ => {
+            bail!("usage: cargo xtask bench bootstrap|image [ROUNDS] | resolve [N] [SEED] | compare [SUITE]")
+        }
     }
 }
 

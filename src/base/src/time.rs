@@ -29,8 +29,9 @@ impl Timestamp {
             .or_else(|| text.strip_suffix('Z'))
             .map_or_else(|| text.to_owned(), |head| format!("{head}+0000"));
         let numeric = numeric.split_once(", ").map_or(numeric.as_str(), |(_, rest)| rest);
+        let words = numeric.split_ascii_whitespace().map(padded).collect::<Vec<_>>().join(" ");
         let zoned =
-            jiff::fmt::rfc2822::DateTimeParser::new().parse_zoned_datetime(numeric).map_err(|_| error())?;
+            jiff::fmt::rfc2822::DateTimeParser::new().parse_zoned_datetime(&words).map_err(|_| error())?;
         Ok(Self(zoned.timestamp().as_second()))
     }
 
@@ -47,11 +48,38 @@ impl Timestamp {
     }
 }
 
+/// Ubuntu writes hours before ten with a blank, where RFC 2822 has two digits.
+fn padded(word: &str) -> String {
+    let is_short = word.as_bytes().get(1) == Some(&b':') && word.as_bytes()[0].is_ascii_digit();
+    if is_short { format!("0{word}") } else { word.to_owned() }
+}
+
 impl fmt::Display for Timestamp {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match jiff::Timestamp::from_second(self.0) {
             Ok(time) => write!(f, "{time}"),
             Err(_) => write!(f, "@{}", self.0),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Timestamp;
+
+    #[test]
+    fn dates_of_release_files_are_read_as_debian_and_ubuntu_write_them() {
+        let parse = |text: &str| Timestamp::parse_release(text).map(|time| time.0);
+        for text in [
+            "Sat, 21 Nov 2026 09:15:44 UTC",
+            "Sat, 21 Nov 2026  9:15:44 UTC",
+            "Sat, 21 Nov 2026 09:15:44 +0000",
+            "21 Nov 2026 09:15:44 Z",
+        ] {
+            assert_eq!(parse(text), Ok(1_795_252_544), "{text}");
+        }
+        for text in ["", "yesterday", "Sat, 21 Nov 2026 99:15:44 UTC", "9:15:44 UTC"] {
+            assert!(parse(text).is_err(), "{text}");
         }
     }
 }

@@ -564,10 +564,7 @@ fn mount(store: &Store, image: &Image, directory: &std::path::Path, ui: &Ui) -> 
     if namespace::is_unprivileged() {
         bail!("only root can mount an image where everybody sees it: run as root, or use `knarr export`");
     }
-    let mut lower = Vec::new();
-    for (layer, diff_id) in image.layers() {
-        lower.push(knarr_store::layers::for_overlay(store, layer, diff_id, false)?);
-    }
+    let mut lower = knarr_store::layers::for_overlay(store, image, false)?;
     lower.reverse();
     knarr_linux::overlay::mount_read_only(&lower, directory)
         .map_err(BootstrapError::from)

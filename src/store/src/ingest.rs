@@ -105,9 +105,16 @@ impl<'a> Ingest<'a> {
         Ok(descriptor)
     }
 
+    /// The disk must know the names of blobs before it knows who needs them.
+    fn sync_blobs(&self) -> Result<(), StoreError> {
+        let path = self.store.path().join("blobs/sha256");
+        File::open(&path).and_then(|directory| directory.sync_all()).map_err(fail("sync", &path))
+    }
+
     /// Names an image, or with no name makes it known by its digest. All that it consists of must be there.
     pub fn add(&self, name: Option<&str>, descriptor: &Descriptor) -> Result<(), StoreError> {
         gc::check_complete(self.store, descriptor)?;
+        self.sync_blobs()?;
         let entry = named(descriptor, name);
         self.store.edit(|index| {
             let same = |known: &Descriptor| known.digest == entry.digest && known.ref_name() == name;

@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::io::{self, BufReader, Read};
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use knarr_base::{Digest, DigestReader};
 use knarr_oci::{Descriptor, media_type};
@@ -63,40 +65,91 @@ pub fn unpack_layer(
     check_diff_id(layer, diff_id, tar.finish().1)
 }
 
-/// Where a layer lies unpacked for overlayfs; it is unpacked when it is not yet there.
-pub fn for_overlay(
+/// Where an image's layers lie unpacked for overlayfs, the lowest first. Those that are not there yet are unpacked
+/// side by side, and appear when the disk has all of them.
+pub fn for_overlay(store: &Store, image: &Image, rootless: bool) -> Result<Vec<PathBuf>, StoreError> {
+    let _lock = store.lock_shared()?;
+    let missing: Vec<_> =
+        image.layers().filter(|(_, diff_id)| !overlay_path(store, *diff_id).exists()).collect();
+    let mut fresh = unpack_all(store, &missing, rootless)?;
+    if !fresh.is_empty() {
+        sync(store)?;
+    }
+    fresh.drain(..).try_for_each(|layer| layer.appear(store))?;
+    Ok(image.layers().map(|(_, diff_id)| overlay_path(store, diff_id)).collect())
+}
+
+fn unpack_all(
     store: &Store,
-    layer: &Descriptor,
-    diff_id: Digest,
+    missing: &[(&Descriptor, Digest)],
     rootless: bool,
-) -> Result<PathBuf, StoreError> {
-    let path = overlay_path(store, diff_id);
-    if path.exists() {
-        return Ok(path);
+) -> Result<Vec<Fresh>, StoreError> {
+    let next = AtomicUsize::new(0);
+    let work = || -> Result<Vec<Fresh>, StoreError> {
+        let mut done = Vec::new();
+        while let Some((layer, diff_id)) = missing.get(next.fetch_add(1, Ordering::SeqCst)) {
+            done.push(Fresh::unpack(store, layer, *diff_id, rootless)?);
+        }
+        Ok(done)
+    };
+    let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads.min(missing.len())).map(|_| scope.spawn(work)).collect();
+        let mut all = Vec::new();
+        for worker in workers {
+            let outcome = worker.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            all.append(&mut outcome?);
+        }
+        Ok(all)
+    })
+}
+
+/// A layer that is unpacked and that nobody sees yet; dropped, it is gone.
+struct Fresh {
+    diff_id: Digest,
+    holder: tempfile::TempDir,
+    /// Who removes leftovers can see by it that this one is none.
+    _lock: fs::File,
+}
+
+impl Fresh {
+    fn unpack(
+        store: &Store,
+        layer: &Descriptor,
+        diff_id: Digest,
+        rootless: bool,
+    ) -> Result<Self, StoreError> {
+        let tmp = store.path().join("tmp");
+        let holder = tempfile::Builder::new()
+            .prefix("layer-")
+            .tempdir_in(&tmp)
+            .map_err(fail("create a directory in", &tmp))?;
+        let lock = holder.path().join("lock");
+        let lock = fs::File::create(&lock)
+            .and_then(|file| file.lock().map(|()| file))
+            .map_err(fail("lock", &lock))?;
+        let root = Root::create(&holder.path().join("fresh"))?;
+        let mut tar = DigestReader::new(open(store, layer)?);
+        unpack_for_overlay(&root, &mut tar, rootless, &limits_of(layer.size))?;
+        check_diff_id(layer, diff_id, tar.finish().1)?;
+        Ok(Self { diff_id, holder, _lock: lock })
     }
-    let tmp = store.path().join("tmp");
-    let holder = tempfile::Builder::new()
-        .prefix("layer-")
-        .tempdir_in(&tmp)
-        .map_err(fail("create a directory in", &tmp))?;
-    let lock = holder.path().join("lock");
-    let lock =
-        fs::File::create(&lock).and_then(|file| file.lock().map(|()| file)).map_err(fail("lock", &lock))?;
-    let fresh = holder.path().join("fresh");
-    let root = Root::create(&fresh)?;
-    let mut tar = DigestReader::new(open(store, layer)?);
-    unpack_for_overlay(&root, &mut tar, rootless, &limits_of(layer.size))?;
-    check_diff_id(layer, diff_id, tar.finish().1)?;
-    if let Some(parent) = path.parent() {
-        fs::create_dir_all(parent).map_err(fail("create", parent))?;
+
+    fn appear(self, store: &Store) -> Result<(), StoreError> {
+        let path = overlay_path(store, self.diff_id);
+        match fs::rename(self.holder.path().join("fresh"), &path) {
+            // Another process was faster, with the same layer; or this image has the layer twice.
+            Err(_) if path.exists() => Ok(()),
+            outcome => outcome.map_err(fail("create", &path)),
+        }
     }
-    match fs::rename(&fresh, &path) {
-        // Another process was faster, with the same layer.
-        Err(_) if path.exists() => {}
-        outcome => outcome.map_err(fail("create", &path))?,
-    }
-    drop(lock);
-    Ok(path)
+}
+
+/// Waits until the disk has all that was unpacked: a layer that a power cut made shorter would be used for ever.
+fn sync(store: &Store) -> Result<(), StoreError> {
+    let error = fail("sync", store.path());
+    let directory = fs::File::open(store.path()).map_err(&error)?;
+    rustix::fs::syncfs(&directory).map_err(|errno| error(errno.into()))
 }
 
 /// Where a layer lies unpacked, whether it is there or not.

@@ -25,7 +25,7 @@ use crate::layers::{LayerOptions, changes_layer};
 use crate::packages::{self, Scene};
 use crate::state::{Live, State};
 use crate::steps::{self, Surroundings};
-use crate::{FactoryError, config, verify};
+use crate::{FactoryError, config, locales, verify};
 
 /// What `bootstrap` is asked for when a recipe says nothing more than suite, architecture and repositories.
 pub type BaseOptions<'a> = &'a dyn Fn(&str, Architecture, &[String]) -> Result<Options, FactoryError>;
@@ -239,8 +239,9 @@ impl Factory<'_> {
         if recipe.repositories.is_empty() {
             recipe.repositories.clone_from(&job.recipe.repositories);
         }
-        recipe = prepared(recipe.for_target(target), job.request.dev_uid);
+        recipe = recipe.for_target(target);
         recipe.stages.clone_from(&job.recipe.stages);
+        recipe = prepared(recipe, job.request.dev_uid);
         let lock_path = job.lock_path.as_ref().map(|path| beside(path, name));
         Job {
             recipe,
@@ -478,7 +479,8 @@ fn packages_key(
 }
 
 /// A recipe of one target with what the target itself brings.
-fn prepared(mut recipe: Recipe, dev_uid: u32) -> Recipe {
+fn prepared(recipe: Recipe, dev_uid: u32) -> Recipe {
+    let mut recipe = locales::with_stage(recipe);
     if recipe.default_target() != TargetName::Dev {
         return recipe;
     }

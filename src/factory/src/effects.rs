@@ -5,8 +5,6 @@
 //!
 //! Spec: distroless' PACKAGE_METADATA for `status.d`; update-ca-certificates(8); sysusers.d(5); nsswitch.conf(5).
 
-use std::collections::BTreeSet;
-
 use knarr_bootstrap::package::Package;
 use knarr_bootstrap::replay::loader_cache;
 use knarr_linux::sandbox::{Program, Status, Writes};
@@ -16,6 +14,7 @@ use knarr_tree::unpack::Kind;
 
 use crate::FactoryError;
 use crate::accounts::{Accounts, NONROOT};
+use crate::locales;
 use crate::packages::Scene;
 use crate::steps::session;
 
@@ -353,28 +352,21 @@ fn time_zone(recipe: &Recipe, root: &Root) -> Result<(), FactoryError> {
     Ok(root.write("etc/timezone", format!("{zone}\n").as_bytes(), 0o644)?)
 }
 
+/// Production images take theirs from a stage.
 fn locales(scene: &Scene<'_>, root: &Root, is_production: bool) -> Result<(), FactoryError> {
-    let wanted: BTreeSet<&String> = scene.recipe.locales.iter().filter(|name| *name != "C.UTF-8").collect();
-    if wanted.is_empty() {
+    let wanted = locales::wanted(scene.recipe);
+    if wanted.is_empty() || is_production {
         return Ok(());
-    }
-    if is_production {
-        let reason = "locales other than C.UTF-8 are made by a program that production images do not have: make them in a \
-                      stage with target = \"base\", and copy /usr/lib/locale from it";
-        return Err(FactoryError::Request(reason.to_owned()));
     }
     let mut session = session(root, scene.lock.architecture, false, Writes::Kept)?;
     for name in wanted {
-        let (language, charset) = name.split_once('.').unwrap_or((name, "UTF-8"));
-        let words = ["/usr/bin/localedef", "-i", language, "-f", charset, name];
-        let argv = words.iter().map(|word| (*word).to_owned()).collect();
-        let outcome = session.run(&Program { argv, ..Program::default() })?;
+        let outcome = session.run(&Program { argv: locales::command(name, true), ..Program::default() })?;
         if outcome.status != Status::Exited(0) {
             let text = String::from_utf8_lossy(&outcome.output).into_owned();
             return Err(FactoryError::Request(format!("locale {name:?} cannot be made: {}", text.trim())));
         }
     }
-    let first = scene.recipe.locales.first().map_or("C.UTF-8", String::as_str);
+    let first = scene.recipe.locales.first().map_or(locales::ALWAYS, String::as_str);
     Ok(root.write("etc/default/locale", format!("LANG={first}\n").as_bytes(), 0o644)?)
 }
 

@@ -17,6 +17,7 @@ pub mod files;
 pub mod groups;
 pub mod inventory;
 pub mod layers;
+pub mod locales;
 pub mod origin;
 pub mod packages;
 pub mod state;

@@ -203,7 +203,7 @@ fn own_packages(recipe: &Recipe) -> Vec<String> {
     if recipe.timezone.is_some() {
         names.push("tzdata");
     }
-    if !recipe.locales.is_empty() {
+    if !recipe.locales.is_empty() && recipe.default_target() != TargetName::Production {
         names.push("locales");
     }
     if recipe.production.as_ref().and_then(|table| table.debug) == Some(true) {

@@ -317,7 +317,7 @@ impl Endpoint {
         if auth.credential.is_none() {
             auth.credential = Some(self.credentials.get(&self.name)?);
         }
-        Ok(auth.credential.get_or_insert_with(|| None))
+        Ok(auth.credential.get_or_insert(None))
     }
 
     /// Uses this credential, whatever else is known.

@@ -40,6 +40,8 @@ impl Client {
             );
             too_many(what, found.len(), MAX_NAMES, "tags")
         }))?;
+        // The specification wants them sorted; not every registry knows.
+        found.sort_unstable();
         Ok(found)
     }
 
@@ -56,6 +58,7 @@ impl Client {
             found.extend(names.filter(|name| knarr_oci::reference::is_repository(name)));
             too_many(what, found.len(), MAX_NAMES, "repositories")
         }))?;
+        found.sort_unstable();
         Ok(found)
     }
 

@@ -151,7 +151,7 @@ impl Sources<'_> {
         }
         // Asking for the digest only costs little, and nothing of what registries count.
         if let (Some(before), Some(tag), None) = (before, reference.tag(), reference.digest()) {
-            let there = self.first(async |repository| repository.head(self.wire, tag).await)?;
+            let there = self.first(&async |repository| repository.head(self.wire, tag).await)?;
             if there == Some(before.digest)
                 && let Some(known) = kept(store, before.digest)?
             {
@@ -163,7 +163,7 @@ impl Sources<'_> {
 
     pub(crate) fn fetch_root(&self, reference: &Reference) -> Result<(Descriptor, Bytes), RegistryError> {
         let (version, promised) = (reference.version(), reference.digest());
-        self.first(async |repository| repository.manifest(self.wire, &version, promised).await)
+        self.first(&async |repository| repository.manifest(self.wire, &version, promised).await)
     }
 
     /// A document that an index lists.
@@ -175,7 +175,7 @@ impl Sources<'_> {
     }
 
     pub(crate) fn fetch_document(&self, entry: &Descriptor) -> Result<Bytes, RegistryError> {
-        self.first(async |repository| repository.listed(self.wire, entry).await)
+        self.first(&async |repository| repository.listed(self.wire, entry).await)
     }
 
     /// What speaks of the image and of each of its manifests; their documents and blobs join the tree's.
@@ -206,13 +206,13 @@ impl Sources<'_> {
     }
 
     pub(crate) fn referrers_of(&self, subject: Digest) -> Result<Vec<Descriptor>, RegistryError> {
-        self.first(async |repository| repository.referrers(self.wire, subject).await)
+        self.first(&async |repository| repository.referrers(self.wire, subject).await)
     }
 
     /// Asks one after the other, until one answers well. The last one is the registry itself, whose error counts.
     fn first<T>(
         &self,
-        ask: impl AsyncFn(&Repository) -> Result<T, RegistryError>,
+        ask: &impl AsyncFn(&Repository) -> Result<T, RegistryError>,
     ) -> Result<T, RegistryError> {
         let Some((registry, mirrors)) = self.repositories.split_last() else {
             return Err(RegistryError::Request("no registry is named".to_owned()));
@@ -245,7 +245,7 @@ impl Sources<'_> {
                 self.progress.bytes(size - before);
             }
         };
-        self.first(async |repository| self.blob_from(repository, ingest, blob, &tell, &told).await)?;
+        self.first(&async |repository| self.blob_from(repository, ingest, blob, &tell, &told).await)?;
         self.progress.note(&format!("{}: fetched {}", &blob.digest.hex()[..12], HumanSize(blob.size)));
         Ok(())
     }

@@ -39,6 +39,9 @@ const MAX_PAGES: usize = 1000;
 /// Referrers of one manifest that are listened to.
 const MAX_REFERRERS: usize = 1000;
 
+/// Is given each page with its address.
+type TakePage<'a> = &'a mut dyn FnMut(&str, &[u8]) -> Result<(), RegistryError>;
+
 impl Repository {
     pub(crate) fn new(endpoint: Arc<Endpoint>, name: &str, actions: &str) -> Self {
         let scope = endpoint.scope(name, actions);
@@ -265,7 +268,7 @@ impl Repository {
         wire: &Wire,
         first: Url,
         scopes: &str,
-        take: &mut dyn FnMut(&str, &[u8]) -> Result<(), RegistryError>,
+        take: TakePage<'_>,
     ) -> Result<(), RegistryError> {
         let mut url = first;
         for _ in 0..MAX_PAGES {

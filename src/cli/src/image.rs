@@ -108,7 +108,7 @@ pub(crate) enum Command {
     /// Give an image another name
     Tag(TagArgs),
     /// Copy an image between registries, layouts, archives and the store
-    Copy(crate::copy::Args),
+    Copy(Box<crate::copy::Args>),
     /// Remove names, and images that have none left
     Rm(RmArgs),
     /// Remove images without a name, and all that no image needs

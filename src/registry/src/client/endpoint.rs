@@ -126,9 +126,8 @@ impl Endpoint {
             host_options.ca = certificates.authorities.first().cloned();
         }
         let plan = host::plan(name, &host_options)?;
-        let mut last = None;
-        for (number, base) in plan.bases.iter().enumerate() {
-            let endpoint = Self {
+        let make = |base: &Url| {
+            Ok::<_, RegistryError>(Self {
                 name: host.to_owned(),
                 base: base.clone(),
                 prefix: plan.prefix.clone(),
@@ -139,18 +138,19 @@ impl Endpoint {
                 credentials: options.credentials.clone(),
                 auth: Mutex::default(),
                 stall: options.stall,
-            };
-            if number + 1 == plan.bases.len() {
-                return Ok(endpoint);
-            }
+            })
+        };
+        for base in plan.bases.iter().filter(|_| plan.bases.len() > 1) {
+            let endpoint = make(base)?;
             match endpoint.speaks(wire).await {
                 Ok(true) => return Ok(endpoint),
                 Err(RegistryError::Interrupted) => return Err(RegistryError::Interrupted),
-                outcome => last = outcome.err(),
+                // The first request will say what is wrong.
+                _ => {}
             }
         }
-        let nowhere = || RegistryError::Request(format!("{name} has no address"));
-        Err(last.unwrap_or_else(nowhere))
+        let first = plan.bases.first();
+        make(first.ok_or_else(|| RegistryError::Request(format!("{name} has no address")))?)
     }
 
     /// Whether the address is of a server that speaks this scheme. A TLS server answers plain HTTP with 400, or not at all.

@@ -25,7 +25,7 @@ pub struct HostOptions {
 /// How a registry may be reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// Addresses, tried in this order until one speaks; the last one is final.
+    /// Addresses, tried in this order until one speaks.
     pub bases: Vec<Url>,
     /// Put before repositories.
     pub prefix: String,

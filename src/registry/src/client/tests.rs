@@ -143,7 +143,8 @@ fn a_blob_with_other_bytes_is_neither_kept_nor_named() {
 #[test]
 fn a_connection_that_breaks_is_resumed_where_it_broke() {
     let fixture = Fixture::with(&TestImage::new(&[&large()]));
-    fixture.server.fault("GET /v2/app/blobs/", 1, Fault::CutAfter(1_000_000));
+    let path = format!("GET /v2/app/blobs/{}", Digest::of(&large()));
+    fixture.server.fault(&path, 1, Fault::CutAfter(1_000_000));
     fixture.pull().unwrap();
     let asked = fixture.server.asked();
     let resumed = asked.iter().filter_map(|asked| asked.range.as_deref()).collect::<Vec<_>>();
@@ -428,6 +429,25 @@ fn redirects_are_followed_without_credentials() {
 }
 
 #[test]
+fn an_upload_that_goes_on_elsewhere_takes_no_credentials_there() {
+    let fixture = Fixture::new();
+    fixture.add("app:1", &TestImage::new(&[b"layer"]));
+    let elsewhere = Server::new();
+    for id in ["a", "b"] {
+        elsewhere.state().uploads.insert(id.to_owned(), Vec::new());
+        let place = format!("Location: http://{}/v2/app/blobs/uploads/{id}\r\n", elsewhere.host);
+        fixture.server.fault("POST /v2/app/blobs/uploads/", 1, Fault::Status(202, place.leak(), ""));
+    }
+    fixture.server.state().guard = Some(Guard { uses: 1000, ..Guard::default() });
+    // The first request shows that a token is wanted.
+    fixture.client().tags(&fixture.name("app")).unwrap();
+    fixture.push("app:1").unwrap();
+    let asked = elsewhere.asked();
+    assert!(asked.len() == 2 && asked.iter().all(|asked| asked.authorization.is_none()), "{asked:?}");
+    assert!(elsewhere.has("app", b"layer"));
+}
+
+#[test]
 fn redirects_come_to_an_end() {
     let fixture = Fixture::with(&TestImage::new(&[b"layer"]));
     fixture.server.fault(
@@ -628,7 +648,8 @@ fn an_image_is_copied_from_registry_to_registry_as_it_is() {
     fixture.server.put("app", "signature", &signature);
     let other = Server::new();
     // Both sides break once.
-    fixture.server.fault("GET /v2/app/blobs/", 1, Fault::CutAfter(500_000));
+    let path = format!("GET /v2/app/blobs/{}", Digest::of(&large()));
+    fixture.server.fault(&path, 1, Fault::CutAfter(500_000));
     other.fault("PATCH /v2/copy/blobs/uploads/", 1, Fault::CutBody(200_000));
     let to = Reference::parse(&format!("{}/copy:2", other.host)).unwrap();
     let copied =

@@ -71,7 +71,7 @@ pub(crate) struct State {
     pub manifests: BTreeMap<(String, String), (String, Vec<u8>)>,
     /// By repository and digest.
     pub blobs: BTreeMap<(String, String), Vec<u8>>,
-    uploads: BTreeMap<String, Vec<u8>>,
+    pub uploads: BTreeMap<String, Vec<u8>>,
     faults: Vec<(String, usize, Fault)>,
     asked: Vec<Asked>,
     pub guard: Option<Guard>,

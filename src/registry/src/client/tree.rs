@@ -33,11 +33,14 @@ pub(crate) struct Tree {
     pub absent: Vec<Descriptor>,
     seen: BTreeSet<Digest>,
     seen_blobs: BTreeSet<Digest>,
+    size_bytes: usize,
 }
 
 /// An index lists at most this many, and an image has no more manifests altogether.
 const MAX_MANIFESTS: usize = 1000;
 const MAX_BLOBS: usize = 10_000;
+/// All documents together.
+const MAX_DOCUMENT_BYTES: usize = 64 << 20;
 /// An index may list indexes, this deep.
 const MAX_DEPTH: usize = 4;
 
@@ -86,6 +89,10 @@ impl Tree {
         }
         if self.manifests.len() + depth >= MAX_MANIFESTS {
             return Err(refuse(format!("the image has more than {MAX_MANIFESTS} manifests")));
+        }
+        self.size_bytes += bytes.len();
+        if self.size_bytes > MAX_DOCUMENT_BYTES {
+            return Err(refuse(format!("the image's manifests are larger than {MAX_DOCUMENT_BYTES} bytes")));
         }
         if media_type::is_index(&descriptor.media_type) {
             if depth == MAX_DEPTH {

@@ -166,7 +166,7 @@ impl Upload<'_> {
         }
         let url = self.final_url(location);
         let call = Call::new(Method::PUT, url, &self.to.scope);
-        let moved = Moved { bytes: Arc::default(), tell: &|_| {} };
+        let moved = Moved { bytes: Arc::default(), total_bytes: 0, tell: &|_| {} };
         let call = Call { moved: Some(&moved), ..call };
         let done =
             self.wire.retrying(async || self.to.endpoint.ask(self.wire, &call, &[201, 204]).await).await?;
@@ -211,7 +211,7 @@ impl Upload<'_> {
     ) -> Result<Response, RegistryError> {
         let count = Arc::new(AtomicU64::new(0));
         let tell = |sent: u64| (self.tell)(from + sent);
-        let moved = Moved { bytes: Arc::clone(&count), tell: &tell };
+        let moved = Moved { bytes: Arc::clone(&count), total_bytes: to - from, tell: &tell };
         let passing = match &self.content {
             Content::Here(_) => None,
             Content::There(source) => Some(Mutex::new(Some(self.pass(source, from, to, &count).await?))),

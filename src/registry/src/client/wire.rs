@@ -23,12 +23,16 @@ pub(crate) struct Wire {
 pub(crate) struct Moved<'a> {
     /// Counted by whoever takes bytes out of it.
     pub bytes: Arc<AtomicU64>,
+    /// When all is out the registry has to think: it may take its time then.
+    pub total_bytes: u64,
     /// Is told the count from time to time.
     pub tell: &'a (dyn Fn(u64) + Sync),
 }
 
 /// How long an interrupt may go unnoticed while nothing moves.
 const NOTICE: Duration = Duration::from_millis(50);
+/// A registry that has all of a blob hashes it, and may move it elsewhere: so much longer is waited.
+const THINKING: u32 = 10;
 /// Whoever asks for a longer pause gets an error instead: nobody sits before a terminal that long.
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
@@ -68,11 +72,16 @@ impl Wire {
             if now != seen {
                 (seen, since) = (now, Instant::now());
                 moved.iter().for_each(|moved| (moved.tell)(now));
-            } else if since.elapsed() >= self.stall {
-                let seconds = self.stall.as_secs();
+            } else if since.elapsed() >= self.patience(moved, now) {
+                let seconds = since.elapsed().as_secs();
                 return Err(RegistryError::Stalled { what: what.to_owned(), seconds });
             }
         }
+    }
+
+    fn patience(&self, moved: Option<&Moved<'_>>, count: u64) -> Duration {
+        let is_out = moved.is_some_and(|moved| count >= moved.total_bytes);
+        if is_out { self.stall * THINKING } else { self.stall }
     }
 
     /// Tries again what may pass.

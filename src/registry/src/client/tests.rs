@@ -1,6 +1,3 @@
-use std::sync::atomic::AtomicU64;
-use std::time::Instant;
-
 use knarr_base::{Architecture, Digest};
 use knarr_oci::{Descriptor, Platform, media_type};
 use knarr_store::{Store, StoreError, gc};
@@ -683,21 +680,19 @@ fn an_interrupt_stops_a_pull_and_leaves_what_can_be_gone_on_with() {
     static STOP: AtomicBool = AtomicBool::new(false);
     let fixture = Fixture::with(&TestImage::new(&[&large()]));
     fixture.server.fault("GET /v2/app/blobs/", usize::MAX, Fault::StallAfter(50_000));
-    let options = Options { cancel: &STOP, stall: Duration::from_secs(60), ..options(fixture.dir.path()) };
+    let options =
+        Options { cancel: &STOP, stall: Duration::from_secs(10), retries: 0, ..options(fixture.dir.path()) };
     let client = Client::new(options).unwrap();
-    let asked_to_stop = std::thread::scope(|scope| {
-        let stopping = scope.spawn(|| {
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
             while fixture.told.bytes.load(Ordering::Relaxed) < 50_000 {
                 std::thread::sleep(Duration::from_millis(1));
             }
             STOP.store(true, Ordering::Relaxed);
-            Instant::now()
         });
+        // Without it the stall would be the error.
         assert!(matches!(fixture.pull_with(&client), Err(RegistryError::Interrupted)));
-        stopping.join().unwrap()
     });
-    // The bound is for machines that do much else; it is far from the stall's.
-    assert!(asked_to_stop.elapsed() < Duration::from_secs(10));
     assert!(fixture.is_empty() && fixture.left().iter().sum::<u64>() >= 50_000);
     fixture.server.heal();
     fixture.pull().unwrap();
@@ -773,6 +768,5 @@ fn progress_never_counts_a_byte_twice() {
     fixture.add("app:1", &TestImage::new(&[&large(), b"a", b"b"]));
     fixture.server.fault("PUT /v2/app/blobs/uploads/", 1, Fault::Status(500, "", ""));
     fixture.push("app:1").unwrap();
-    let total = AtomicU64::new(fixture.told.bytes.load(Ordering::Relaxed)).into_inner();
-    assert_eq!(total, fixture.told.expected.load(Ordering::Relaxed));
+    assert_eq!(fixture.told.bytes.load(Ordering::Relaxed), fixture.told.expected.load(Ordering::Relaxed));
 }

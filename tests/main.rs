@@ -10,5 +10,6 @@ mod faults;
 mod image_faults;
 mod images;
 mod real_mirror;
+mod registry;
 mod rootless;
 mod sources;

@@ -141,7 +141,7 @@ fn open(path: &Path) -> anyhow::Result<File> {
 }
 
 /// Writes a file so that nobody sees half of it, or to standard output, which must not be a terminal.
-fn deliver(
+pub(crate) fn deliver(
     path: Option<&Path>,
     write: impl FnOnce(&mut dyn Write) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {

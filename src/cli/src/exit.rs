@@ -10,6 +10,7 @@ use knarr_mirror::MirrorError;
 use knarr_oci::OciError;
 use knarr_pgp::PgpError;
 use knarr_recipe::RecipeError;
+use knarr_registry::RegistryError;
 use knarr_store::StoreError;
 use knarr_tree::TreeError;
 
@@ -35,6 +36,9 @@ fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
     }
     if let Some(error) = error.downcast_ref::<StoreError>() {
         return classify_store(error);
+    }
+    if let Some(error) = error.downcast_ref::<RegistryError>() {
+        return classify_registry(error);
     }
     if error.downcast_ref::<RecipeError>().is_some() {
         return (80, Some("`knarr recipe schema` says what there may be"));
@@ -89,6 +93,33 @@ fn classify_store(error: &StoreError) -> (u8, Option<&'static str>) {
         S::Linux(_) => (21, None),
         S::Interrupted => (130, None),
         _ => (85, None),
+    }
+}
+
+fn classify_registry(error: &RegistryError) -> (u8, Option<&'static str>) {
+    use RegistryError as R;
+    match error {
+        R::Refused { status: 401, .. } => (87, Some("`knarr login REGISTRY` says who you are")),
+        R::Refused { .. } | R::Busy { .. } | R::Helper { .. } => (87, None),
+        R::NotFound { .. } => (88, Some("`knarr search tags NAME` lists what there is")),
+        R::Status { .. } | R::Answer { .. } | R::TooLarge { .. } | R::WrongBytes { .. } => (89, None),
+        R::Stalled { .. } => (90, Some("--timeout sets how long to wait")),
+        R::Connection { .. } => (
+            90,
+            Some(
+                "is its name right, and this machine online? --ca names its own authority, --insecure accepts plain HTTP and any certificate",
+            ),
+        ),
+        R::Incomplete { .. } => {
+            (84, Some("pull it with --all-platforms, or push only --platform OS/ARCHITECTURE"))
+        }
+        R::Request(_) => (2, None),
+        R::File { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => (13, None),
+        R::File { .. } | R::BadFile { .. } => (12, None),
+        R::Store(error) => classify_store(error),
+        R::Oci(_) => (86, None),
+        R::Interrupted => (130, None),
+        _ => (1, None),
     }
 }
 

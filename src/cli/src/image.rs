@@ -107,6 +107,8 @@ pub(crate) enum Command {
     },
     /// Give an image another name
     Tag(TagArgs),
+    /// Copy an image between registries, layouts, archives and the store
+    Copy(Box<crate::copy::Args>),
     /// Remove names, and images that have none left
     Rm(RmArgs),
     /// Remove images without a name, and all that no image needs
@@ -193,6 +195,7 @@ pub(crate) fn run(command: &Command, ui: &Ui) -> anyhow::Result<()> {
             history(&find(&store.open()?, image, platform)?, *no_trunc, ui)
         }
         Command::Tag(args) => tag(args, ui),
+        Command::Copy(args) => crate::copy::run(args, ui),
         Command::Rm(args) => remove(args, ui),
         Command::Prune { all, store } => prune(&store.open()?, *all, ui),
         Command::Diff { old, new, platform, store } => {

@@ -6,10 +6,16 @@
 mod archive;
 mod bootstrap;
 mod build;
+mod copy;
 mod exit;
 mod image;
 mod lock;
+mod login;
+mod pull;
+mod push;
 mod recipe;
+mod remote;
+mod search;
 mod settings;
 mod suite;
 mod system;
@@ -44,6 +50,17 @@ enum Command {
     /// Show, name, remove and compare images
     #[command(subcommand)]
     Image(image::Command),
+    /// Fetch an image from a registry
+    Pull(pull::Args),
+    /// Send an image to a registry
+    Push(push::Args),
+    /// Say who you are at a registry
+    Login(login::LoginArgs),
+    /// Forget who you are at a registry
+    Logout(login::LogoutArgs),
+    /// Look what a registry has
+    #[command(subcommand)]
+    Search(search::Command),
     /// Give an image another name
     Tag(image::TagArgs),
     /// Remove images
@@ -97,6 +114,11 @@ fn run(command: Command, ui: &Ui) -> anyhow::Result<()> {
         Command::Build(args) => build::run(&args, ui),
         Command::Images(args) => image::list(&args, ui),
         Command::Image(command) => image::run(&command, ui),
+        Command::Pull(args) => pull::run(&args, ui),
+        Command::Push(args) => push::run(&args, ui),
+        Command::Login(args) => login::login(&args, ui),
+        Command::Logout(args) => login::logout(&args, ui),
+        Command::Search(command) => search::run(&command, ui),
         Command::Tag(args) => image::tag(&args, ui),
         Command::Rmi(args) => image::remove(&args, ui),
         Command::Save(args) => archive::save(&args),

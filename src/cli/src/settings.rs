@@ -12,6 +12,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use knarr_base::Timestamp;
 use knarr_bootstrap::BootstrapError;
+use knarr_registry::client::HostOptions;
 use serde::Deserialize;
 
 use crate::system::{parse_age, parse_size};
@@ -28,6 +29,8 @@ pub(crate) struct Settings {
     /// Applied after each bootstrap.
     pub max_cache_bytes: Option<u64>,
     pub max_cache_age: Option<Duration>,
+    /// By host, with its port when it has one.
+    pub registries: BTreeMap<String, HostOptions>,
 }
 
 #[derive(Deserialize)]
@@ -39,6 +42,18 @@ struct File {
     cache: CacheTable,
     #[serde(default)]
     store: StoreTable,
+    #[serde(default)]
+    registries: BTreeMap<String, RegistryTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RegistryTable {
+    #[serde(default)]
+    mirrors: Vec<String>,
+    #[serde(default)]
+    insecure: bool,
+    ca: Option<PathBuf>,
 }
 
 #[derive(Default, Deserialize)]
@@ -97,6 +112,13 @@ impl Settings {
         }
         if let Some(text) = max_age {
             self.max_cache_age = Some(parse_age(&text).context("cache.max_age")?);
+        }
+        for (host, table) in file.registries {
+            if host.contains('/') {
+                bail!("registries.{host:?}: expected a host, such as registry.example:5000");
+            }
+            let RegistryTable { mirrors, insecure, ca } = table;
+            self.registries.insert(host, HostOptions { mirrors, insecure, ca });
         }
         Ok(())
     }
@@ -158,6 +180,17 @@ mod tests {
         assert_eq!(settings.mirrors["ubuntu"], "http://u");
         assert_eq!(settings.max_cache_bytes, Some(2_000_000_000));
         assert_eq!(settings.max_cache_age.map(|age| age.as_secs()), Some(30 * 86_400));
+    }
+
+    #[test]
+    fn registries_are_known_by_their_host() {
+        let mut settings = Settings::default();
+        let text = "[registries.\"docker.io\"]\nmirrors = [\"m.example\"]\n[registries.\"r:5000\"]\ninsecure = true\n";
+        settings.add(text).unwrap();
+        assert_eq!(settings.registries["docker.io"].mirrors, ["m.example"]);
+        assert!(settings.registries["r:5000"].insecure && !settings.registries["docker.io"].insecure);
+        assert!(settings.add("[registries.\"https://a\"]\n").is_err());
+        assert!(settings.add("[registries.a]\nunsafe = true\n").is_err());
     }
 
     #[test]

@@ -5,3 +5,9 @@
 //!
 //! Spec: OCI distribution-spec 1.1.
 #![forbid(unsafe_code)]
+
+pub mod client;
+pub mod credentials;
+pub mod error;
+
+pub use error::RegistryError;

@@ -13,11 +13,13 @@ pub mod gc;
 pub mod image;
 pub mod ingest;
 pub mod layers;
+pub mod partial;
 pub mod store;
 
 pub use error::StoreError;
 pub use image::Image;
 pub use ingest::{BlobWriter, Ingest};
+pub use partial::Partial;
 pub use store::{Found, Store};
 
 #[cfg(test)]

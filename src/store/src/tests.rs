@@ -204,3 +204,44 @@ fn a_directory_of_something_else_is_no_store() {
     let error = Store::open(directory.path()).unwrap_err().to_string();
     assert!(error.contains("precious"), "{error}");
 }
+
+#[test]
+fn the_beginning_of_a_blob_waits_for_the_next_try() {
+    let (_dir, store) = store();
+    let blob = Descriptor::of("", b"all of it");
+    let push = |bytes: &[u8]| {
+        let ingest = store.ingest().unwrap();
+        let mut partial = ingest.partial(&blob).unwrap();
+        let before = partial.size_bytes();
+        partial.push(bytes).unwrap();
+        (before, partial.finish())
+    };
+    {
+        let ingest = store.ingest().unwrap();
+        let mut first = ingest.partial(&blob).unwrap();
+        first.push(b"all ").unwrap();
+        // Who comes while it is in work gets a file of its own, which leaves nothing.
+        let mut second = ingest.partial(&blob).unwrap();
+        assert_eq!(second.size_bytes(), 0);
+        second.push(b"x").unwrap();
+    }
+    assert_eq!(check(&store).unwrap().len(), 1);
+    let (before, outcome) = push(b"of it");
+    outcome.unwrap();
+    assert_eq!((before, store.has(&blob)), (4, true));
+    // Wrong bytes are not kept.
+    let other = Descriptor::new("", Digest::of(b"other"), 5);
+    let ingest = store.ingest().unwrap();
+    let mut partial = ingest.partial(&other).unwrap();
+    partial.push(b"wrong").unwrap();
+    assert!(matches!(partial.finish(), Err(StoreError::WrongBytes { .. })));
+    assert_eq!(fs::read_dir(store.path().join("tmp")).unwrap().count(), 0);
+}
+
+#[test]
+fn prune_removes_the_beginning_of_a_blob_that_nobody_goes_on_with() {
+    let (_dir, store) = store();
+    store.ingest().unwrap().partial(&Descriptor::of("", b"abcd")).unwrap().push(b"ab").unwrap();
+    let pruned = prune(&store, Which::None, true).unwrap().unwrap();
+    assert_eq!((pruned.leftovers, pruned.bytes), (1, 2));
+}

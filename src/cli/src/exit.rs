@@ -10,6 +10,7 @@ use knarr_mirror::MirrorError;
 use knarr_oci::OciError;
 use knarr_pgp::PgpError;
 use knarr_recipe::RecipeError;
+use knarr_registry::server::ServerError;
 use knarr_store::StoreError;
 use knarr_tree::TreeError;
 
@@ -35,6 +36,9 @@ fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
     }
     if let Some(error) = error.downcast_ref::<StoreError>() {
         return classify_store(error);
+    }
+    if let Some(error) = error.downcast_ref::<ServerError>() {
+        return classify_server(error);
     }
     if error.downcast_ref::<RecipeError>().is_some() {
         return (80, Some("`knarr recipe schema` says what there may be"));
@@ -89,6 +93,23 @@ fn classify_store(error: &StoreError) -> (u8, Option<&'static str>) {
         S::Linux(_) => (21, None),
         S::Interrupted => (130, None),
         _ => (85, None),
+    }
+}
+
+fn classify_server(error: &ServerError) -> (u8, Option<&'static str>) {
+    use ServerError as S;
+    match error {
+        S::Options(_) => (2, None),
+        S::Exposed { .. } => (
+            2,
+            Some(
+                "--tls-cert and --tls-key protect it; --insecure serves everybody who can reach it as it is",
+            ),
+        ),
+        S::File { .. } | S::Tls { .. } | S::Htpasswd { .. } => (12, None),
+        S::Listen { .. } => (54, Some("--listen names another address; port 0 takes any that is free")),
+        S::Store(error) => classify_store(error),
+        _ => (1, None),
     }
 }
 

@@ -21,6 +21,11 @@ impl Ui {
         Self { quiet, color, bar: Mutex::new(None) }
     }
 
+    /// Whether people want to see less.
+    pub(crate) const fn is_quiet(&self) -> bool {
+        self.quiet
+    }
+
     /// Prints a result. A reader that has gone away is no error.
     pub(crate) fn print(&self, text: &str) -> anyhow::Result<()> {
         match io::stdout().lock().write_all(text.as_bytes()) {

@@ -5,3 +5,5 @@
 //!
 //! Spec: OCI distribution-spec 1.1.
 #![forbid(unsafe_code)]
+
+pub mod server;

@@ -16,12 +16,13 @@ pub(crate) enum Wanted {
 }
 
 impl Wanted {
-    /// Reads a `Range` header. One that is not understood counts as none, and so do several ranges at once.
+    /// Reads a `Range` header. One that is not understood counts as none, and so do several ranges at once;
+    /// one that ends before it begins lies nowhere.
     pub(crate) fn parse(header: &str, size: u64) -> Self {
         let Some(range) = header.strip_prefix("bytes=").map(str::trim) else { return Self::All };
         let Some((first, last)) = range.split_once('-') else { return Self::All };
         match (number(first), number(last), first.is_empty(), last.is_empty()) {
-            (Some(first), Some(last), _, _) if first > last => Self::All,
+            (Some(first), Some(last), _, _) if first > last => Self::Outside,
             (Some(first), _, _, _) if first >= size => Self::Outside,
             (Some(first), Some(last), _, _) => {
                 Self::Part { start: first, length: last.min(size - 1) - first + 1 }

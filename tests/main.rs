@@ -9,5 +9,6 @@ mod cli;
 mod faults;
 mod images;
 mod real_mirror;
+mod registry_server;
 mod rootless;
 mod sources;

@@ -100,6 +100,10 @@ impl Gate {
             return grant.map(Caller::Holder).ok_or_else(refused);
         }
         let (name, password) = basic(scheme, value).ok_or_else(refused)?;
+        // Clients without a name answer a challenge with an empty one.
+        if name.is_empty() && password.is_empty() {
+            return Ok(Caller::Anonymous);
+        }
         if Passwords::check(passwords, &name, &password).await? {
             return Ok(Caller::User(name));
         }

@@ -11,5 +11,6 @@ mod image_faults;
 mod images;
 mod real_mirror;
 mod registry;
+mod registry_server;
 mod rootless;
 mod sources;

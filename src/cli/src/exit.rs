@@ -11,6 +11,7 @@ use knarr_oci::OciError;
 use knarr_pgp::PgpError;
 use knarr_recipe::RecipeError;
 use knarr_registry::RegistryError;
+use knarr_registry::server::ServerError;
 use knarr_store::StoreError;
 use knarr_tree::TreeError;
 
@@ -39,6 +40,9 @@ fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
     }
     if let Some(error) = error.downcast_ref::<RegistryError>() {
         return classify_registry(error);
+    }
+    if let Some(error) = error.downcast_ref::<ServerError>() {
+        return classify_server(error);
     }
     if error.downcast_ref::<RecipeError>().is_some() {
         return (80, Some("`knarr recipe schema` says what there may be"));
@@ -119,6 +123,23 @@ fn classify_registry(error: &RegistryError) -> (u8, Option<&'static str>) {
         R::Store(error) => classify_store(error),
         R::Oci(_) => (86, None),
         R::Interrupted => (130, None),
+        _ => (1, None),
+    }
+}
+
+fn classify_server(error: &ServerError) -> (u8, Option<&'static str>) {
+    use ServerError as S;
+    match error {
+        S::Options(_) => (2, None),
+        S::Exposed { .. } => (
+            2,
+            Some(
+                "--tls-cert and --tls-key protect it; --insecure serves everybody who can reach it as it is",
+            ),
+        ),
+        S::File { .. } | S::Tls { .. } | S::Htpasswd { .. } => (12, None),
+        S::Listen { .. } => (54, Some("--listen names another address; port 0 takes any that is free")),
+        S::Store(error) => classify_store(error),
         _ => (1, None),
     }
 }

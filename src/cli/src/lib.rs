@@ -14,6 +14,7 @@ mod login;
 mod pull;
 mod push;
 mod recipe;
+mod registry;
 mod remote;
 mod search;
 mod settings;
@@ -76,6 +77,9 @@ enum Command {
     /// Show, check and begin recipes
     #[command(subcommand)]
     Recipe(recipe::Command),
+    /// Serve images to others
+    #[command(subcommand)]
+    Registry(registry::Command),
     /// Show the suites that can be bootstrapped
     #[command(subcommand)]
     Suite(suite::Command),
@@ -126,6 +130,7 @@ fn run(command: Command, ui: &Ui) -> anyhow::Result<()> {
         Command::Import(args) => archive::import(&args, ui),
         Command::Export(args) => archive::export(&args),
         Command::Recipe(command) => recipe::run(&command, ui),
+        Command::Registry(command) => registry::run(command, ui),
         Command::Suite(command) => suite::run(&command, ui),
         Command::Lock(command) => lock::run(&command, ui),
         Command::System(command) => system::run(&command, ui),

@@ -34,11 +34,6 @@ impl Ui {
         }
     }
 
-    /// Whether only results are wanted.
-    pub(crate) const fn is_quiet(&self) -> bool {
-        self.quiet
-    }
-
     /// Prints a line for people.
     pub(crate) fn say(&self, text: &str) {
         if !self.quiet {

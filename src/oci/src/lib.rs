@@ -29,6 +29,8 @@ pub mod annotation {
     pub const CREATED: &str = "org.opencontainers.image.created";
     /// What containerd calls the image.
     pub const CONTAINERD_NAME: &str = "io.containerd.image.name";
+    /// In which repository of a registry an image is that has no name.
+    pub const REPOSITORY: &str = "dev.knarr.repository";
 }
 
 /// Media types.

@@ -9,5 +9,6 @@
 pub mod client;
 pub mod credentials;
 pub mod error;
+pub mod server;
 
 pub use error::RegistryError;

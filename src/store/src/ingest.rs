@@ -8,7 +8,7 @@ use std::io::{self, Read, Write};
 use std::path::PathBuf;
 
 use knarr_base::{Digest, DigestWriter};
-use knarr_oci::{Descriptor, Manifest, media_type};
+use knarr_oci::{Descriptor, Manifest, annotation, media_type};
 use knarr_tree::TreeError;
 use knarr_tree::compress::Compression;
 use knarr_tree::layer::{WrittenLayer, write_layer};
@@ -125,7 +125,12 @@ impl<'a> Ingest<'a> {
             if let Some(name) = name {
                 unname(&mut index.manifests, name);
                 // An entry without a name is one of an image that has lost its name, or never had one.
-                index.manifests.retain(|known| known.digest != entry.digest || known.ref_name().is_some());
+                // One that a registry's repository holds stays there.
+                index.manifests.retain(|known| {
+                    known.digest != entry.digest
+                        || known.ref_name().is_some()
+                        || known.annotations.contains_key(annotation::REPOSITORY)
+                });
             } else if index.manifests.iter().any(|known| known.digest == entry.digest) {
                 return Ok(());
             }

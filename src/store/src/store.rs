@@ -235,8 +235,8 @@ impl Store {
         Ok(found)
     }
 
-    /// Changes the index under its lock.
-    pub(crate) fn edit<T>(
+    /// Changes the index under its lock. An entry that is put there must be whole: [`Ingest::add`] looks.
+    pub fn edit<T>(
         &self,
         change: impl FnOnce(&mut ImageIndex) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {

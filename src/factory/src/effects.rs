@@ -43,6 +43,7 @@ pub fn apply(scene: &Scene<'_>, root: &Root, packages: &[Package]) -> Result<Vec
     if is_production {
         name_service(root)?;
         busybox(scene.recipe, root)?;
+        loader_directories(root)?;
         loader_cache::write_without_tool(root, scene.lock.architecture)?;
     }
     Ok(records)
@@ -387,6 +388,14 @@ fn name_service(root: &Root) -> Result<(), FactoryError> {
     let text = "passwd:    files\ngroup:     files\nshadow:    files\ngshadow:   files\n\nhosts:     files dns\nnetworks:  files\n\n\
                 protocols: files\nservices:  files\nethers:    files\nrpc:       files\n";
     Ok(root.write(path, text.as_bytes(), 0o644)?)
+}
+
+/// The loader's configuration is libc-bin's, what it names are other packages' files.
+fn loader_directories(root: &Root) -> Result<(), FactoryError> {
+    if root.exists("etc/ld.so.conf")? || !root.exists("etc/ld.so.conf.d")? {
+        return Ok(());
+    }
+    Ok(root.write("etc/ld.so.conf", b"include /etc/ld.so.conf.d/*.conf\n", 0o644)?)
 }
 
 /// A shell for a look around, where nothing else is in its way.

@@ -237,7 +237,7 @@ fn documents(scene: &Scene<'_>, tree: &Tree<'_>, plan: &mut Plan) -> Result<(), 
                     Why { reason: "a copyright file names it".to_owned(), from: Some(found.path.clone()) },
                 ));
             }
-            wanted.extend(found.links.into_iter().chain([found.path]).map(|path| (path, why.clone())));
+            wanted.extend(found.paths().map(|path| (path, why.clone())));
         }
     }
     for (path, why) in wanted {
@@ -264,7 +264,7 @@ fn licences(tree: &Tree<'_>, copyright: &str) -> Result<BTreeSet<String>, Factor
         let is_part = |c: char| c.is_ascii_alphanumeric() || "-.".contains(c);
         let word = rest.split(|c| !is_part(c)).next().unwrap_or_default().trim_end_matches('.');
         if let Some(licence) = tree.resolve(&format!("{TOP}{word}"))?.filter(|_| !word.is_empty()) {
-            found.extend(licence.links.into_iter().chain([licence.path]));
+            found.extend(licence.paths());
         }
     }
     Ok(found)

@@ -17,9 +17,10 @@ use crate::FactoryError;
 const PLACE: &str = ".knarr";
 const PACKAGE: &str = "busybox-static";
 /// What is of use in a test.
-const APPLETS: [&str; 40] = [
+const APPLETS: [&str; 41] = [
     "sh",
     "awk",
+    "base64",
     "cat",
     "chmod",
     "cp",

@@ -22,10 +22,17 @@ pub struct Tree<'a> {
 /// Where a path leads to, paths without leading `/`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Found {
-    /// Links on the way, in their order.
-    pub links: Vec<String>,
+    /// Links on the way, in their order, and whether each stands for the file itself or for a directory above it.
+    pub links: Vec<(String, bool)>,
     /// What stands at the end; it is no link.
     pub path: String,
+}
+
+impl Found {
+    /// Every link, and the end.
+    pub fn paths(self) -> impl Iterator<Item = String> {
+        self.links.into_iter().map(|(link, _)| link).chain([self.path])
+    }
 }
 
 /// The kernel follows no more links, either.
@@ -87,12 +94,13 @@ impl<'a> Tree<'a> {
             match self.kind(&here) {
                 None => return Ok(None),
                 Some(Kind::Symlink) => {
+                    let is_last = rest.iter().all(|part| part.is_empty());
                     let target = String::from_utf8_lossy(&self.root.read_link(&here)?).into_owned();
                     if target.starts_with('/') {
                         found.path.clear();
                     }
                     target.split('/').rev().for_each(|part| rest.push_front(part.to_owned()));
-                    found.links.push(here);
+                    found.links.push((here, is_last));
                     if found.links.len() > MAX_LINKS {
                         return Ok(None);
                     }

@@ -97,8 +97,9 @@ impl<'a> Walk<'a> {
             return Ok(dangling);
         };
         let mut from = why.clone();
-        for link in found.links {
-            let next = Why::of("the link leads there", &link);
+        for (link, is_last) in found.links {
+            // An alias of a directory is on the way to much, and the reason for nothing.
+            let next = if is_last { Why::of("the link leads there", &link) } else { from.clone() };
             self.note_kept(link, &from);
             from = next;
         }

@@ -14,10 +14,10 @@ use knarr_recipe::recipe::{Recipe, TargetName, User};
 use knarr_tree::root::Root;
 use knarr_tree::unpack::Kind;
 
-use crate::FactoryError;
 use crate::accounts::{Accounts, NONROOT};
 use crate::packages::Scene;
 use crate::steps::session;
+use crate::{FactoryError, keystore};
 
 /// Does all that is needed; answers with the files about each package, by its position.
 pub fn apply(scene: &Scene<'_>, root: &Root, packages: &[Package]) -> Result<Vec<Vec<String>>, FactoryError> {
@@ -321,7 +321,14 @@ fn certificates(scene: &Scene<'_>, root: &Root, is_production: bool) -> Result<(
         return Ok(());
     }
     root.create_dir_all("etc/ssl/certs", 0o755)?;
-    Ok(root.write(BUNDLE, &bundle, 0o644)?)
+    root.write(BUNDLE, &bundle, 0o644)?;
+    if !is_production || !root.exists("usr/lib/jvm")? {
+        return Ok(());
+    }
+    root.create_dir_all("etc/ssl/certs/java", 0o755)?;
+    let time_ms = scene.lock.time.0.saturating_mul(1000);
+    let store = keystore::of_bundle(&String::from_utf8_lossy(&bundle), time_ms);
+    Ok(root.write("etc/ssl/certs/java/cacerts", &store, 0o644)?)
 }
 
 fn append_certificates(root: &Root, directory: &str, bundle: &mut Vec<u8>) -> Result<(), FactoryError> {

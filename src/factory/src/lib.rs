@@ -17,6 +17,7 @@ pub mod files;
 pub mod fix;
 pub mod groups;
 pub mod inventory;
+pub mod keystore;
 pub mod layers;
 pub mod origin;
 pub mod packages;

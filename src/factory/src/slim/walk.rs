@@ -76,6 +76,7 @@ pub struct Walk<'a> {
     queue: VecDeque<String>,
     python: Option<Python>,
     perl: Option<Perl>,
+    unfound: BTreeMap<String, BTreeSet<String>>,
 }
 
 impl<'a> Walk<'a> {
@@ -83,7 +84,7 @@ impl<'a> Walk<'a> {
     pub fn new(tree: &'a Tree<'a>, env: &'a [String]) -> Result<Self, FactoryError> {
         let libraries = Libraries::of(tree, env)?;
         let (plan, queue) = (Plan::default(), VecDeque::new());
-        Ok(Self { tree, env, libraries, plan, queue, python: None, perl: None })
+        Ok(Self { tree, env, libraries, plan, queue, python: None, perl: None, unfound: BTreeMap::new() })
     }
 
     /// Keeps what a path leads to, and each link on the way; says whether it leads anywhere.
@@ -257,7 +258,21 @@ impl<'a> Walk<'a> {
                 self.look(&path)?;
             }
         }
+        self.note_unfound();
         Ok(self.plan)
+    }
+
+    /// Tells of libraries that are not where the loader looks, unless whoever needs them is opened by a program that
+    /// has them at hand.
+    fn note_unfound(&mut self) {
+        let kept: BTreeSet<&str> = self.plan.kept.keys().map(|path| name(path)).collect();
+        let unfound = self.unfound.iter().filter(|(library, _)| !kept.contains(library.as_str()));
+        let note = |(library, users): (&String, &BTreeSet<String>)| {
+            let users: Vec<String> = users.iter().map(|path| format!("/{path}")).collect();
+            format!("{library} is not there, which {} needs", users.join(", "))
+        };
+        let notes: Vec<String> = unfound.map(note).collect();
+        self.plan.notes.extend(notes);
     }
 
     fn look(&mut self, path: &str) -> Result<(), FactoryError> {
@@ -279,7 +294,7 @@ impl<'a> Walk<'a> {
         }
         for library in &elf.needed {
             if !self.keep_library(path, elf, library, &format!("the program needs {library}"))? {
-                self.plan.notes.insert(format!("/{path}: its library {library} is not there"));
+                self.unfound.entry(library.clone()).or_default().insert(path.to_owned());
             }
         }
         for note in elf.dlopens.iter().filter(|note| !note.is_optional()) {
@@ -410,11 +425,7 @@ impl<'a> Walk<'a> {
 
     fn keep_python(&mut self, python: Python, path: &str) -> Result<(), FactoryError> {
         let why = Why::of("the interpreter starts with it", path);
-        for always in ["encodings", "lib-dynload/.keep"] {
-            let directory = join(&python.library, always);
-            let files: Vec<String> = self.tree.below(&directory).map(str::to_owned).collect();
-            files.iter().try_for_each(|file| self.keep(file, &why).map(drop))?;
-        }
+        self.keep_tree(&join(&python.library, "encodings"), &why)?;
         self.keep(&join(&python.library, "lib-dynload"), &why)?;
         self.python = Some(python);
         python::ALWAYS.iter().try_for_each(|module| self.keep_python_import(path, &absolute(module)))

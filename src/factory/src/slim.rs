@@ -445,3 +445,6 @@ fn is_health(recipe: &Recipe) -> bool {
     let health = recipe.image.as_ref().and_then(|image| image.healthcheck.as_ref());
     health.is_some_and(|health| health.command != Command::default())
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,6 +77,8 @@ pub struct Walk<'a> {
     python: Option<Python>,
     perl: Option<Perl>,
     unfound: BTreeMap<String, BTreeSet<String>>,
+    /// Imports that were seen before the interpreter was, with the files that import.
+    waiting: Vec<(String, Import)>,
 }
 
 impl<'a> Walk<'a> {
@@ -84,7 +86,17 @@ impl<'a> Walk<'a> {
     pub fn new(tree: &'a Tree<'a>, env: &'a [String]) -> Result<Self, FactoryError> {
         let libraries = Libraries::of(tree, env)?;
         let (plan, queue) = (Plan::default(), VecDeque::new());
-        Ok(Self { tree, env, libraries, plan, queue, python: None, perl: None, unfound: BTreeMap::new() })
+        Ok(Self {
+            tree,
+            env,
+            libraries,
+            plan,
+            queue,
+            python: None,
+            perl: None,
+            unfound: BTreeMap::new(),
+            waiting: Vec::new(),
+        })
     }
 
     /// Keeps what a path leads to, and each link on the way; says whether it leads anywhere.
@@ -282,7 +294,10 @@ impl<'a> Walk<'a> {
                 self.plan.notes.insert(format!("/{path}: {reason}"));
                 Ok(())
             }
-            Read::Other => self.look_at_text(path),
+            Read::Other => {
+                self.look_at_runtime(path)?;
+                self.look_at_text(path)
+            }
         }
     }
 
@@ -428,7 +443,13 @@ impl<'a> Walk<'a> {
         self.keep_tree(&join(&python.library, "encodings"), &why)?;
         self.keep(&join(&python.library, "lib-dynload"), &why)?;
         self.python = Some(python);
-        python::ALWAYS.iter().try_for_each(|module| self.keep_python_import(path, &absolute(module)))
+        for module in python::ALWAYS {
+            self.keep_python_import(path, &absolute(module))?;
+        }
+        for (path, import) in std::mem::take(&mut self.waiting) {
+            self.keep_python_import(&path, &import)?;
+        }
+        Ok(())
     }
 
     /// The program that an interpreter is given; without one it may be asked for anything.
@@ -467,7 +488,10 @@ impl<'a> Walk<'a> {
     }
 
     fn keep_python_import(&mut self, path: &str, import: &Import) -> Result<(), FactoryError> {
-        let Some(python) = self.python.clone() else { return Ok(()) };
+        let Some(python) = self.python.clone() else {
+            self.waiting.push((path.to_owned(), import.clone()));
+            return Ok(());
+        };
         let dots = ".".repeat(import.level);
         let why = Why::of(&format!("it imports {dots}{}", import.module), path);
         for file in python.files(self.tree, path, import) {

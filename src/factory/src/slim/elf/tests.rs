@@ -22,7 +22,9 @@ fn a_program_names_its_interpreter_libraries_and_paths() {
     let own = "-Wl,--no-as-needed,-lm,--enable-new-dtags,-rpath,$ORIGIN/../lib:/opt/x";
     let program = read(&compiled(directory.path(), "int main(void) { return 0; }\n", &[own]));
     assert!(program.interpreter.unwrap().starts_with("/lib"));
-    assert!(program.needed.contains(&"libm.so.6".to_owned()) && program.needed.contains(&"libc.so.6".to_owned()));
+    assert!(
+        program.needed.contains(&"libm.so.6".to_owned()) && program.needed.contains(&"libc.so.6".to_owned())
+    );
     assert_eq!(program.runpath, ["$ORIGIN/../lib", "/opt/x"]);
     assert!(program.rpath.is_empty() && program.soname.is_none() && !program.unwinds);
     let old = ["-Wl,--disable-new-dtags,-rpath,/old"];
@@ -40,7 +42,8 @@ fn a_library_names_itself_and_what_it_opens() {
          1: .asciz \\\"{}\\\"\\n2: .balign 4\\n.popsection\\n\");\n",
         note.replace("\\\"", "\\\\\\\"")
     );
-    let library = read(&compiled(directory.path(), &source, &["-shared", "-fPIC", "-Wl,-soname,libown.so.3"]));
+    let library =
+        read(&compiled(directory.path(), &source, &["-shared", "-fPIC", "-Wl,-soname,libown.so.3"]));
     assert_eq!(library.soname.as_deref(), Some("libown.so.3"));
     assert_eq!(library.interpreter, None);
     assert!(library.unwinds);

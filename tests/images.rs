@@ -353,3 +353,164 @@ fn recipes_are_listed_shown_begun_and_checked() {
         text(&succeed(&mut knarr(&mirror, &["recipe", "schema"])).stdout).contains("additionalProperties")
     );
 }
+
+const SLIM: &str = r#"
+suite = "SUITE"
+packages = ["base-files-", "base", "application"]
+
+[image]
+entrypoint = ["/usr/bin/application"]
+env = { PATH = "/usr/bin" }
+
+[production]
+mode = "slim"
+
+[[verify]]
+command = ["/usr/bin/application"]
+expect = "running"
+"#;
+
+fn paths(mirror: &Mirror, image: &str) -> Vec<String> {
+    let listing = files(mirror, image);
+    let path = |line: &str| line.split_whitespace().nth(3).map(str::to_owned);
+    listing.lines().filter_map(path).collect()
+}
+
+#[test]
+fn a_slim_image_has_what_its_program_reaches_and_nothing_else() {
+    needs_root!();
+    let mirror = mirror();
+    let one = digest(&mut build(&mirror, "app", SLIM));
+    assert_eq!(one, digest(build(&mirror, "app", SLIM).arg("--fresh")));
+    let other = digest(
+        build(&mirror, "app", SLIM)
+            .env("KNARR_STORE", mirror.path("two"))
+            .env("KNARR_CACHE_DIR", mirror.path("cache2")),
+    );
+    assert_eq!(one, other);
+    let left: Vec<String> = paths(&mirror, "app");
+    let in_programs: Vec<&str> = left.iter().filter_map(|path| path.strip_prefix("/usr/bin/")).collect();
+    // The script names `echo`, which the shell has in itself: busybox has no link of that name here.
+    assert_eq!(in_programs, ["application", "busybox", "sh"]);
+    for path in ["/bin", "/tmp", "/etc/passwd", "/etc/nsswitch.conf", "/var/lib/dpkg/status.d/base"] {
+        assert!(left.iter().any(|known| known == path), "{path}: {left:?}");
+    }
+    for path in
+        ["/usr/lib/library.so", "/etc/base.conf", "/usr/share/things", "/var/lib/dpkg/status.d/library"]
+    {
+        assert!(!left.iter().any(|known| known == path), "{path}: {left:?}");
+    }
+    let explained = text(&succeed(build(&mirror, "app", SLIM).arg("--explain")).stdout);
+    let chain = "/usr/bin/busybox <- the link leads there: /usr/bin/sh <- it runs the script: /usr/bin/application <- the image runs it";
+    assert!(explained.contains(chain), "{explained}");
+}
+
+#[test]
+fn keeps_are_kept_and_drops_are_dropped_in_slim_images() {
+    needs_root!();
+    let mirror = mirror();
+    let recipe = SLIM.replace(
+        "mode = \"slim\"",
+        "mode = \"slim\"\nkeep = [\"/usr/lib/*.so\", \"/usr/share/things\"]\ndrop = [\"/etc/base.*\"]",
+    );
+    let recipe = recipe.replace(
+        "[image]",
+        "[[file]]\npath = \"/etc/own.conf\"\ntext = \"see /usr/bin/cat and /etc/base.conf\"\n\n[image]",
+    );
+    succeed(&mut build(&mirror, "app", &recipe));
+    let left = paths(&mirror, "app");
+    for path in [
+        "/usr/lib/library.so",
+        "/usr/share/things/one",
+        "/etc/own.conf",
+        "/usr/bin/cat",
+        "/var/lib/dpkg/status.d/library",
+    ] {
+        assert!(left.iter().any(|known| known == path), "{path}: {left:?}");
+    }
+    assert!(!left.iter().any(|path| path == "/etc/base.conf"), "{left:?}");
+}
+
+#[test]
+fn a_broken_slim_image_names_file_and_package_and_can_be_fixed() {
+    needs_root!();
+    let mirror = mirror();
+    let recipe = format!(
+        "{SLIM}\n[[verify]]\ncommand = [\"/usr/bin/busybox\", \"cat\", \"/usr/share/things/one\", \"/usr/lib/library.so\"]\nexpect = \"library\"\n"
+    );
+    let said = fail(&mut build(&mirror, "app", &recipe), 82);
+    assert!(said.contains("missing: /usr/share/things/one (package application)"), "{said}");
+    assert!(said.contains("missing: /usr/lib/library.so (package library)"), "{said}");
+    fail(&mut knarr(&mirror, &["image", "inspect", "app"]), 84);
+    let fixed = succeed(build(&mirror, "app", &recipe).arg("--fix"));
+    let said = text(&fixed.stderr);
+    let proposed = "[production]\nkeep = [\n    \"/usr/lib/library.so\",\n    \"/usr/share/things/one\",\n]";
+    assert!(said.contains(proposed), "{said}");
+    assert!(!fs::read_to_string(mirror.path("app.toml")).unwrap().contains("keep"));
+    succeed(build(&mirror, "app", &recipe).arg("--fix=write"));
+    let written = fs::read_to_string(mirror.path("app.toml")).unwrap();
+    assert!(written.contains("mode = \"slim\"\nkeep = [\n    \"/usr/lib/library.so\","), "{written}");
+    let mut again = knarr(&mirror, &["build"]);
+    again
+        .arg(mirror.path("app.toml"))
+        .args(["--mirror", &mirror.url, "--keyring"])
+        .arg(mirror.path("key.gpg"));
+    assert_eq!(digest(&mut again), text(&fixed.stdout).trim());
+    let hopeless = SLIM.replace("expect = \"running\"", "expect = \"flying\"");
+    assert!(fail(build(&mirror, "app", &hopeless).arg("--fix"), 82).contains("lacks \"flying\""));
+}
+
+#[test]
+fn a_static_program_alone_weighs_little_more_than_itself() {
+    needs_root!();
+    let mut mirror = mirror();
+    let certificate =
+        format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", "A".repeat(220_000));
+    mirror.debs.push(Deb::new("ca-certificates", "").file("usr/share/ca-certificates/", 0o755, "").file(
+        "usr/share/ca-certificates/one.crt",
+        0o644,
+        certificate,
+    ));
+    mirror.publish();
+    let program = fs::read("/bin/busybox").or_else(|_| fs::read("/usr/bin/busybox")).unwrap();
+    let recipe = "suite = \"SUITE\"\npackages = [\"base-files-\", \"base\"]\ncertificates = true\n[image]\nentrypoint = [\"/usr/bin/busybox\"]\n[production]\nmode = \"slim\"\n";
+    succeed(&mut build(&mirror, "app", recipe));
+    let listing = files(&mirror, "app");
+    assert!(
+        listing.contains("/etc/ssl/certs/ca-certificates.crt") && !listing.contains("/usr/bin/sh"),
+        "{listing}"
+    );
+    let sizes = listing.lines().filter_map(|line| line.split_whitespace().nth(2)?.parse::<usize>().ok());
+    let more = sizes.sum::<usize>() - program.len();
+    assert!(more <= 300_000, "{more} bytes more than the program\n{listing}");
+}
+
+#[test]
+fn tools_are_lent_to_a_test_and_not_shipped() {
+    needs_root!();
+    let mut mirror = mirror();
+    let busybox = fs::read("/bin/busybox").or_else(|_| fs::read("/usr/bin/busybox")).unwrap();
+    mirror.debs.push(Deb::new("busybox-static", "").file("usr/bin/", 0o755, "").file(
+        "usr/bin/busybox",
+        0o755,
+        busybox,
+    ));
+    mirror.publish();
+    let recipe = r#"
+suite = "SUITE"
+packages = ["base-files-", "library"]
+[[file]]
+path = "/data"
+text = "shipped\\n"
+[production]
+[[verify]]
+command = "test ! -e /bin/sh && test ! -w /data && read word < /data && echo $word | sed s/shipped/tested/"
+expect = "tested"
+tools = true
+"#;
+    succeed(&mut build(&mirror, "app", recipe));
+    let listing = files(&mirror, "app");
+    assert!(!listing.contains("busybox") && !listing.contains(".knarr"), "{listing}");
+    let without = recipe.replace("tools = true", "");
+    assert!(fail(&mut build(&mirror, "app", &without), 82).contains("cannot run /bin/sh"));
+}

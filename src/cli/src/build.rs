@@ -58,6 +58,14 @@ pub(crate) struct Args {
     /// Do not put the recipe's promises to the test
     #[arg(long)]
     no_verify: bool,
+    /// Keep what a failing command looks for until the recipe's promises hold, and print what to add to it; with
+    /// "write" add it to the recipe's file
+    #[arg(long, value_name = "write", num_args = 0..=1, require_equals = true, default_missing_value = "print",
+          conflicts_with = "no_verify")]
+    fix: Option<Fix>,
+    /// Say of every file of a slim image why it is there
+    #[arg(long)]
+    explain: bool,
     /// Number of the user who works in a development container; without it yours
     #[arg(long, value_name = "UID")]
     uid: Option<u32>,
@@ -84,6 +92,15 @@ pub(crate) struct Args {
     store: Option<PathBuf>,
 }
 
+/// What becomes of the keeps that are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Fix {
+    /// They are printed
+    Print,
+    /// They are written into the recipe
+    Write,
+}
+
 pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     let start = Instant::now();
     let settings = Settings::load()?;
@@ -103,10 +120,28 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     };
     let rootless = rootless || namespace::in_user_namespace();
     let factory = Factory { store: &store, mirror: &mirror, options: &options, progress: ui, rootless };
+    if args.fix == Some(Fix::Write) && file.path.is_none() {
+        bail!(
+            "{} is a ready recipe, which cannot be written to: begin with `knarr recipe init --from {0}`",
+            args.recipe
+        );
+    }
+    let path = file.path.clone();
     let request = request(args, file, dev_uid)?;
-    let built = factory.build(&request)?;
+    let built = match args.fix {
+        None => factory.build(&request)?,
+        Some(how) => {
+            let fixed = knarr_factory::fix::fix(&factory, &request)?;
+            ui.clear();
+            propose(how, &fixed.keeps, request.target, path.as_deref(), ui)?;
+            fixed.built
+        }
+    };
     limit_cache(&mirror, &settings)?;
     ui.clear();
+    if args.explain {
+        explain(&built, ui)?;
+    }
     report(&built, &request, start, ui)
 }
 
@@ -206,6 +241,8 @@ fn limit_cache(mirror: &Mirror, settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
+const MAX_NOTES: usize = 10;
+
 fn report(built: &Built, request: &Request, start: Instant, ui: &Ui) -> anyhow::Result<()> {
     for image in &built.images {
         ui.say(&format!(
@@ -218,10 +255,65 @@ fn report(built: &Built, request: &Request, start: Instant, ui: &Ui) -> anyhow::
             HumanSize(image.layers_bytes)
         ));
     }
+    for slimmed in built.images.iter().filter_map(|image| image.slimmed.as_ref()) {
+        ui.say(&format!(
+            "slim: {} of {} files, {} of {}",
+            slimmed.files,
+            slimmed.files_before,
+            HumanSize(slimmed.bytes),
+            HumanSize(slimmed.bytes_before)
+        ));
+        // What is told at length is told once.
+        slimmed.plan.notes.iter().take(MAX_NOTES).for_each(|note| ui.say(&format!("note: {note}")));
+    }
     for name in &request.names {
         ui.say(&format!("{} in {:.1} s", knarr_store::store::familiar(name), start.elapsed().as_secs_f64()));
     }
     ui.print(&format!("{}\n", built.descriptor.digest))
+}
+
+/// Tells what a recipe must keep, or writes it there.
+fn propose(
+    how: Fix,
+    keeps: &[String],
+    target: TargetName,
+    path: Option<&Path>,
+    ui: &Ui,
+) -> anyhow::Result<()> {
+    if keeps.is_empty() {
+        ui.say("nothing is missing");
+        return Ok(());
+    }
+    let table = if target == TargetName::Production { "production" } else { "" };
+    match (how, path) {
+        (Fix::Write, Some(path)) => {
+            crate::recipe::add_keeps(path, table, keeps)?;
+            ui.say(&format!("{}: {} keeps added", path.display(), keeps.len()));
+        }
+        _ => {
+            let header = if table.is_empty() { String::new() } else { format!("[{table}]\n") };
+            let lines: String = keeps.iter().map(|keep| format!("    {keep:?},\n")).collect();
+            ui.say(&format!("add to the recipe:\n\n{header}keep = [\n{lines}]\n"));
+        }
+    }
+    Ok(())
+}
+
+/// Every file of a slim image, with the chain of files that led to it.
+fn explain(built: &Built, ui: &Ui) -> anyhow::Result<()> {
+    let mut text = String::new();
+    for slimmed in built.images.iter().filter_map(|image| image.slimmed.as_ref()) {
+        for path in slimmed.plan.kept.keys() {
+            let chain = slimmed.plan.chain(path);
+            let links = chain.iter().map(|why| match &why.from {
+                Some(from) => format!("{}: /{}", why.reason, from.trim_start_matches('/')),
+                None => why.reason.clone(),
+            });
+            text.push_str(&format!("/{path} <- {}\n", links.collect::<Vec<_>>().join(" <- ")));
+        }
+        slimmed.plan.notes.iter().for_each(|note| text.push_str(&format!("note: {note}\n")));
+    }
+    ui.print(&text)
 }
 
 fn parse_target(text: &str) -> anyhow::Result<TargetName> {

@@ -121,6 +121,38 @@ fn source(place: &str, word: &str) -> Result<Source, String> {
     Ok(Source { place: shown.to_string(), text })
 }
 
+/// Adds keeps to a recipe's file, and leaves the rest of it as it is written.
+pub(crate) fn add_keeps(path: &Path, table: &str, keeps: &[String]) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text = with_keeps(&text, table, keeps)?;
+    let mut new = tempfile::NamedTempFile::new_in(crate::build::parent(path))
+        .with_context(|| format!("cannot write beside {}", path.display()))?;
+    std::io::Write::write_all(&mut new, text.as_bytes())?;
+    new.as_file().set_permissions(std::fs::metadata(path)?.permissions())?;
+    new.as_file().sync_all()?;
+    new.persist(path).with_context(|| format!("cannot replace {}", path.display()))?;
+    Ok(())
+}
+
+fn with_keeps(text: &str, table: &str, keeps: &[String]) -> anyhow::Result<String> {
+    let mut document: toml_edit::DocumentMut = text.parse()?;
+    let mut at: &mut dyn toml_edit::TableLike = document.as_table_mut();
+    if !table.is_empty() {
+        let entry = at.entry(table).or_insert_with(toml_edit::table);
+        at = entry.as_table_like_mut().with_context(|| format!("[{table}] is no table"))?;
+    }
+    let list = at.entry("keep").or_insert_with(|| toml_edit::value(toml_edit::Array::new()));
+    let list = list.as_array_mut().context("keep is no list")?;
+    for keep in keeps {
+        let mut value = toml_edit::Value::from(keep.as_str());
+        value.decor_mut().set_prefix("\n    ");
+        list.push_formatted(value);
+    }
+    list.set_trailing("\n");
+    list.set_trailing_comma(true);
+    Ok(document.to_string())
+}
+
 fn list(ui: &Ui) -> anyhow::Result<()> {
     let mut text = format!("{:<16} {:<11} {:<8} {}\n", "RECIPE", "TARGET", "SUITE", "DESCRIPTION");
     for (name, _) in builtin::ALL {
@@ -174,4 +206,33 @@ fn check(word: &str, ui: &Ui) -> anyhow::Result<()> {
     }
     ui.say(&format!("{word}: sound, builds for {}", opened.recipe.default_target().name()));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::with_keeps;
+
+    fn check(text: &str, table: &str, expected: &str) {
+        let keeps = ["/a".to_owned(), "/b/*".to_owned()];
+        assert_eq!(with_keeps(text, table, &keeps).unwrap(), expected);
+    }
+
+    #[test]
+    fn keeps_are_added_and_the_rest_stays_as_it_is_written() {
+        check(
+            "# mine\nsuite =  \"x\" # so\n",
+            "",
+            "# mine\nsuite =  \"x\" # so\nkeep = [\n    \"/a\",\n    \"/b/*\",\n]\n",
+        );
+        check(
+            "[production] # slim\nmode = \"slim\"\nkeep = [\"/z\"]\n\n[[verify]]\ncommand = \"x\"\n",
+            "production",
+            "[production] # slim\nmode = \"slim\"\nkeep = [\"/z\",\n    \"/a\",\n    \"/b/*\",\n]\n\n[[verify]]\ncommand = \"x\"\n",
+        );
+        check(
+            "suite = \"x\"\n",
+            "production",
+            "suite = \"x\"\n\n[production]\nkeep = [\n    \"/a\",\n    \"/b/*\",\n]\n",
+        );
+    }
 }

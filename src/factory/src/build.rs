@@ -12,19 +12,22 @@ use knarr_bootstrap::options::Options;
 use knarr_bootstrap::{Progress, run};
 use knarr_mirror::Mirror;
 use knarr_oci::{Descriptor, ImageIndex, Manifest, Platform, media_type};
-use knarr_recipe::recipe::{Recipe, Run, TargetName, User};
+use knarr_recipe::recipe::{Mode, Recipe, Run, TargetName, User};
 use knarr_store::{Ingest, Store};
 use knarr_tree::changes::Changes;
+use knarr_tree::changeset::{Listing, limits_of};
 use knarr_tree::compress::Compression;
 use knarr_tree::root::Root;
-use knarr_tree::unpack::Kind;
 
 use crate::cache::{self, Key, KeyMaker};
 use crate::files::{self, Context};
+use crate::inventory::Brought;
 use crate::layers::{LayerOptions, changes_layer};
 use crate::packages::{self, Scene};
+use crate::slim::{self, Slimmed};
 use crate::state::{Live, State};
 use crate::steps::{self, Surroundings};
+use crate::tools::{self, Tools};
 use crate::{FactoryError, config, locales, verify};
 
 /// What `bootstrap` is asked for when a recipe says nothing more than suite, architecture and repositories.
@@ -101,6 +104,8 @@ pub struct BuiltImage {
     pub packages: usize,
     /// How many layers were there before.
     pub known_layers: usize,
+    /// What slimming came to, when the image is slim.
+    pub slimmed: Option<Slimmed>,
 }
 
 /// One image or stage on its way.
@@ -111,6 +116,7 @@ struct Job<'a> {
     lock_path: Option<PathBuf>,
     request: &'a Request,
     compression: Compression,
+    locked: bool,
 }
 
 impl Factory<'_> {
@@ -144,8 +150,12 @@ impl Factory<'_> {
         ingest: &Ingest<'_>,
     ) -> Result<BuiltImage, FactoryError> {
         let recipe = prepared(request.recipe.clone().for_target(request.target), request.dev_uid);
+        let compression = request.compression.unwrap_or_else(|| default_compression(recipe.default_target()));
+        let is_slim = recipe.default_target() == TargetName::Production && recipe.mode() == Mode::Slim;
         let job = Job {
-            compression: request.compression.unwrap_or_else(|| default_compression(recipe.default_target())),
+            // What slimming begins with goes nowhere.
+            compression: if is_slim { Compression::Zstd(1) } else { compression },
+            locked: request.locked,
             lock_path: lock_path(request, architecture),
             recipe,
             architecture,
@@ -153,13 +163,18 @@ impl Factory<'_> {
             request,
         };
         let known = self.store_blobs();
-        let (mut state, time, packages) = self.run(&job, ingest, &mut Vec::new())?;
+        let (mut state, time, mut packages) = self.run(&job, ingest, &mut Vec::new())?;
+        let job = Job { compression, ..job };
+        let slimmed = if is_slim { Some(self.slim(&job, &mut state, ingest, time)?) } else { None };
+        if let Some(slimmed) = &slimmed {
+            packages = slimmed.inventory.packages.len();
+        }
         if request.squash {
             self.squash(&job, &mut state, ingest, time)?;
         }
         let document = config::image(&job.recipe, architecture, time, &state.layers)?;
         if request.verify {
-            self.verify(&job, &mut state, &document.config)?;
+            self.verify(&job, &mut state, &document.config, ingest)?;
         }
         let blob = ingest.put(media_type::CONFIG, &document.to_bytes())?;
         let layers: Vec<Descriptor> = state.layers.iter().map(|layer| layer.descriptor.clone()).collect();
@@ -174,6 +189,7 @@ impl Factory<'_> {
             layers: manifest.layers.len(),
             packages,
             known_layers,
+            slimmed,
         })
     }
 
@@ -248,6 +264,7 @@ impl Factory<'_> {
             lock_path,
             // Nobody carries a stage anywhere.
             compression: Compression::Zstd(1),
+            locked: job.locked,
             architecture: job.architecture,
             context: job.context,
             request: job.request,
@@ -272,7 +289,7 @@ impl Factory<'_> {
         let mut options =
             packages::options(recipe, (self.options)(suite, job.architecture, &recipe.repositories)?);
         options.lock.clone_from(&job.lock_path);
-        options.locked = job.request.locked;
+        options.locked = job.locked;
         options.time = job.request.time;
         options.rootless = self.rootless;
         let lock = run::lock(&options, self.mirror, self.progress)?;
@@ -281,8 +298,12 @@ impl Factory<'_> {
         let key = packages_key(job, &options, &lock, &certificates)?;
         let count = lock.packages.len();
         let cache = self.mirror.cache();
-        if let Some(layers) = cache::layers(cache, self.store, key).filter(|_| !job.request.fresh) {
-            return Ok((State { layers, ..State::empty(key) }, time, count));
+        let brought = KeyMaker::new("what packages brought").with(key.as_bytes()).finish();
+        let known = cache::layers(cache, self.store, key).filter(|_| !job.request.fresh);
+        if let Some(layers) = known.filter(|_| cache::has(cache, brought)) {
+            let package_layers = layers.len();
+            let state = State { layers, package_layers, brought: Some(brought), ..State::empty(key) };
+            return Ok((state, time, count));
         }
         let layer_options = LayerOptions { ingest, cache, compression: job.compression, newest: time };
         let made = packages::make(&Scene {
@@ -295,9 +316,11 @@ impl Factory<'_> {
             max_layers: job.request.max_layers,
             certificates: &certificates,
         })?;
+        cache::save(cache, brought, &Brought::of(made.inventory, &made.packages, &made.live.root)?)?;
         cache::save(cache, key, &made.layers)?;
-        let state = State { key, layers: made.layers, live: Some(made.live), packages: made.packages };
-        Ok((state, time, count))
+        let package_layers = made.layers.len();
+        let (layers, live, brought) = (made.layers, Some(made.live), Some(brought));
+        Ok((State { key, layers, live, package_layers, brought }, time, count))
     }
 
     fn certificates(&self, job: &Job<'_>) -> Result<Vec<(String, Vec<u8>)>, FactoryError> {
@@ -408,12 +431,80 @@ impl Factory<'_> {
         Ok(())
     }
 
+    /// Takes out of the image what nothing in it reaches.
+    fn slim(
+        &self,
+        job: &Job<'_>,
+        state: &mut State,
+        ingest: &Ingest<'_>,
+        time: Timestamp,
+    ) -> Result<Slimmed, FactoryError> {
+        let (cache, config) = (self.mirror.cache(), config::run_config(&job.recipe)?);
+        let key = slim_key(job, state.key, time);
+        let of_report = KeyMaker::new("what slimming came to").with(key.as_bytes()).finish();
+        let known = cache::layers(cache, self.store, key).filter(|_| !job.request.fresh);
+        if let (Some(layers), Some(slimmed)) = (known, cache::load(cache, of_report)) {
+            *state = State { layers, brought: state.brought, ..State::empty(key) };
+            return Ok(slimmed);
+        }
+        self.progress.phase("slimming");
+        let (added, brought) = (self.added(state)?, self.brought(state));
+        let root = &state.live(self.store, self.rootless)?.root;
+        let scene = slim::Scene {
+            recipe: &job.recipe,
+            config: &config,
+            inventory: &brought.inventory,
+            added: &added,
+            architecture: job.architecture,
+        };
+        let slimmed = slim::apply(&scene, root)?;
+        let options = LayerOptions { ingest, cache, compression: job.compression, newest: time };
+        let layers = slim::layers(&scene, root, &slimmed.inventory, job.request.max_layers, &options)?;
+        cache::save(cache, key, &layers)?;
+        cache::save(cache, of_report, &slimmed)?;
+        (state.key, state.layers, state.package_layers) = (key, layers, 0);
+        Ok(slimmed)
+    }
+
+    /// Paths that the recipe's own steps made, by their layers.
+    fn added(&self, state: &State) -> Result<Vec<String>, FactoryError> {
+        let mut listing = Listing::default();
+        for layer in &state.layers[state.package_layers..] {
+            let descriptor = &layer.descriptor;
+            let mut tar = knarr_store::layers::open(self.store, descriptor)?;
+            listing.add_layer(&mut tar, &limits_of(descriptor.size), &mut |_, _| Ok(()))?;
+        }
+        Ok(listing.files.into_keys().collect())
+    }
+
+    /// What the packages brought; nothing where there are none.
+    fn brought(&self, state: &State) -> Brought {
+        state.brought.and_then(|key| cache::load(self.mirror.cache(), key)).unwrap_or_default()
+    }
+
+    /// Tools that are lent to commands which ask for them.
+    fn tools(&self, job: &Job<'_>, ingest: &Ingest<'_>) -> Result<Option<Tools>, FactoryError> {
+        if !job.recipe.verifies.iter().any(|verify| verify.tools) {
+            return Ok(None);
+        }
+        let lent = Job {
+            recipe: tools::recipe(&job.recipe),
+            lock_path: None,
+            locked: false,
+            compression: Compression::Zstd(1),
+            ..*job
+        };
+        let (mut state, ..) = self.run(&lent, ingest, &mut Vec::new())?;
+        Tools::of(&state.live(self.store, self.rootless)?.root).map(Some)
+    }
+
     /// Puts the recipe's promises to the test; what held before for the same layers and configuration holds.
     fn verify(
         &self,
         job: &Job<'_>,
         state: &mut State,
         config: &knarr_oci::RunConfig,
+        ingest: &Ingest<'_>,
     ) -> Result<(), FactoryError> {
         if job.recipe.verifies.is_empty() {
             return Ok(());
@@ -428,27 +519,40 @@ impl Factory<'_> {
             return Ok(());
         }
         self.progress.phase("verifying");
-        let left_out = left_out(state)?;
+        let (brought, tools) = (self.brought(state), self.tools(job, ingest)?);
         let live: &Live = state.live(self.store, self.rootless)?;
         let (root, architecture) = (&live.root, job.architecture);
-        let scene = verify::Scene { root, config, architecture, left_out: &left_out };
+        let left_out = left_out(brought, root)?;
+        let (left_out, tools) = (&left_out, tools.as_ref());
+        let scene = verify::Scene { root, config, architecture, left_out, tools };
         job.recipe.verifies.iter().try_for_each(|one| scene.verify(one))?;
         cache::save(cache, key, &true)
     }
 }
 
 /// Files of packages that are not in the root, and whose they are.
-fn left_out(state: &State) -> Result<BTreeMap<String, String>, FactoryError> {
-    let mut files = BTreeMap::new();
-    let Some(live) = &state.live else { return Ok(files) };
-    for package in &state.packages {
-        for entry in package.entries.iter().filter(|entry| entry.kind != Kind::Directory) {
-            if !live.root.exists(&entry.path)? {
-                files.insert(entry.path.clone(), package.control.name().to_owned());
+fn left_out(brought: Brought, root: &Root) -> Result<BTreeMap<String, String>, FactoryError> {
+    let mut files = brought.left_out;
+    for record in brought.inventory.packages {
+        for path in record.files {
+            if !root.exists(&path)? {
+                files.insert(path, record.name.clone());
             }
         }
     }
     Ok(files)
+}
+
+/// All that slimming depends on: not what the recipe says of itself or promises.
+fn slim_key(job: &Job<'_>, before: Key, time: Timestamp) -> Key {
+    let mut recipe = job.recipe.clone();
+    (recipe.description, recipe.verifies) = (None, Vec::new());
+    KeyMaker::new("slim")
+        .with(before.as_bytes())
+        .with(&time.0.to_le_bytes())
+        .with_json(&recipe)
+        .with(format!("{:?} {}", job.compression, job.request.max_layers).as_bytes())
+        .finish()
 }
 
 /// All that the packages' step depends on. What it does not depend on may change without it being done again.

@@ -83,6 +83,11 @@ pub fn layers(cache: &Cache, store: &Store, key: Key) -> Option<Vec<LayerRecord>
     layers.iter().all(|layer| store.has(&layer.descriptor)).then_some(layers)
 }
 
+/// Whether there is a record of a key.
+pub fn has(cache: &Cache, key: Key) -> bool {
+    path(cache, key).exists()
+}
+
 fn path(cache: &Cache, key: Key) -> std::path::PathBuf {
     cache.record_path(key)
 }

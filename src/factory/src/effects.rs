@@ -12,11 +12,11 @@ use knarr_recipe::recipe::{Recipe, TargetName, User};
 use knarr_tree::root::Root;
 use knarr_tree::unpack::Kind;
 
-use crate::FactoryError;
 use crate::accounts::{Accounts, NONROOT};
 use crate::locales;
 use crate::packages::Scene;
 use crate::steps::session;
+use crate::{FactoryError, keystore};
 
 /// Does all that is needed; answers with the files about each package, by its position.
 pub fn apply(scene: &Scene<'_>, root: &Root, packages: &[Package]) -> Result<Vec<Vec<String>>, FactoryError> {
@@ -42,6 +42,7 @@ pub fn apply(scene: &Scene<'_>, root: &Root, packages: &[Package]) -> Result<Vec
     if is_production {
         name_service(root)?;
         busybox(scene.recipe, root)?;
+        loader_directories(root)?;
         loader_cache::write_without_tool(root, scene.lock.architecture)?;
     }
     Ok(records)
@@ -319,7 +320,14 @@ fn certificates(scene: &Scene<'_>, root: &Root, is_production: bool) -> Result<(
         return Ok(());
     }
     root.create_dir_all("etc/ssl/certs", 0o755)?;
-    Ok(root.write(BUNDLE, &bundle, 0o644)?)
+    root.write(BUNDLE, &bundle, 0o644)?;
+    if !is_production || !root.exists("usr/lib/jvm")? {
+        return Ok(());
+    }
+    root.create_dir_all("etc/ssl/certs/java", 0o755)?;
+    let time_ms = scene.lock.time.0.saturating_mul(1000);
+    let store = keystore::of_bundle(&String::from_utf8_lossy(&bundle), time_ms);
+    Ok(root.write("etc/ssl/certs/java/cacerts", &store, 0o644)?)
 }
 
 fn append_certificates(root: &Root, directory: &str, bundle: &mut Vec<u8>) -> Result<(), FactoryError> {
@@ -379,6 +387,14 @@ fn name_service(root: &Root) -> Result<(), FactoryError> {
     let text = "passwd:    files\ngroup:     files\nshadow:    files\ngshadow:   files\n\nhosts:     files dns\nnetworks:  files\n\n\
                 protocols: files\nservices:  files\nethers:    files\nrpc:       files\n";
     Ok(root.write(path, text.as_bytes(), 0o644)?)
+}
+
+/// The loader's configuration is libc-bin's, what it names are other packages' files.
+fn loader_directories(root: &Root) -> Result<(), FactoryError> {
+    if root.exists("etc/ld.so.conf")? || !root.exists("etc/ld.so.conf.d")? {
+        return Ok(());
+    }
+    Ok(root.write("etc/ld.so.conf", b"include /etc/ld.so.conf.d/*.conf\n", 0o644)?)
 }
 
 /// A shell for a look around, where nothing else is in its way.

@@ -118,10 +118,17 @@ fn said(output: &str) -> String {
     if output.trim().is_empty() { String::new() } else { format!("\n{}", output.trim_end()) }
 }
 
+/// The first is mostly the one that matters.
+const SHOWN: usize = 10;
+
 fn lacks(missing: &[Missing]) -> String {
     let line = |file: &Missing| match &file.package {
         Some(package) => format!("\nmissing: {} (package {package})", file.path),
         None => format!("\nmissing: {}", file.path),
     };
-    missing.iter().map(line).collect()
+    let mut text: String = missing.iter().take(SHOWN).map(line).collect();
+    if missing.len() > SHOWN {
+        text.push_str(&format!("\nand {} more", missing.len() - SHOWN));
+    }
+    text
 }

@@ -4,6 +4,8 @@
 //!
 //! Spec: docs/formats/inventory.md.
 
+use std::collections::BTreeMap;
+
 use knarr_bootstrap::package::Package;
 use knarr_tree::root::Root;
 use knarr_tree::unpack::Kind;
@@ -47,6 +49,30 @@ pub struct Record {
     pub depends: Vec<String>,
     /// Its files and links that are in the image, without leading `/`.
     pub files: Vec<String>,
+}
+
+/// What an image's packages brought, and what of it was left out: kept beside the layers' record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Brought {
+    /// What is in the image.
+    pub inventory: Inventory,
+    /// Files of its packages that are not in it, and whose they are.
+    pub left_out: BTreeMap<String, String>,
+}
+
+impl Brought {
+    /// What packages have that is not in a root.
+    pub fn of(inventory: Inventory, packages: &[Package], root: &Root) -> Result<Self, FactoryError> {
+        let mut left_out = BTreeMap::new();
+        for package in packages {
+            for entry in package.entries.iter().filter(|entry| entry.kind != Kind::Directory) {
+                if !root.exists(&entry.path)? {
+                    left_out.insert(entry.path.clone(), package.control.name().to_owned());
+                }
+            }
+        }
+        Ok(Self { inventory, left_out })
+    }
 }
 
 /// The version that this program writes.

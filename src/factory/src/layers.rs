@@ -232,7 +232,8 @@ pub fn changes_layer(
     write(root, &picks, options, created_by).map(Some)
 }
 
-fn write(
+/// A layer of these entries.
+pub(crate) fn write(
     root: &Root,
     picks: &[Pick],
     options: &LayerOptions<'_>,

@@ -14,14 +14,18 @@ pub mod config;
 pub mod effects;
 pub mod error;
 pub mod files;
+pub mod fix;
 pub mod groups;
 pub mod inventory;
+pub mod keystore;
 pub mod layers;
 pub mod locales;
 pub mod origin;
 pub mod packages;
+pub mod slim;
 pub mod state;
 pub mod steps;
+pub mod tools;
 pub mod verify;
 
 pub use build::{Built, Factory, Request};

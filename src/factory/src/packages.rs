@@ -3,6 +3,7 @@
 //! [`options`] says what `bootstrap` is asked for; [`make`] makes the root and its layers.
 
 use knarr_base::Timestamp;
+use knarr_bootstrap::filter::PathFilter;
 use knarr_bootstrap::lock::{Lock, LockedPackage};
 use knarr_bootstrap::options::{Options, ResolvConf};
 use knarr_bootstrap::package::Package;
@@ -186,8 +187,16 @@ pub fn options(recipe: &Recipe, mut base: Options) -> Options {
         TargetName::Dev | TargetName::Base => base.variant = Variant::Minbase,
     }
     recipe.drop.iter().for_each(|pattern| base.filter.exclude(pattern));
-    recipe.keep.iter().for_each(|pattern| base.filter.include(pattern));
+    recipe.keep.iter().for_each(|pattern| keep(&mut base.filter, pattern));
     base
+}
+
+/// A path without `*` names a file, or a directory with all that is in it.
+fn keep(filter: &mut PathFilter, pattern: &str) {
+    filter.include(pattern);
+    if !pattern.contains(['*', '?', '[']) {
+        filter.include(&format!("{}/*", pattern.trim_end_matches('/')));
+    }
 }
 
 /// Packages that follow from the target and the recipe's wishes.
@@ -300,7 +309,7 @@ pub fn source_name(package: &Package) -> String {
 }
 
 /// How near the ground a package lies. In production the tiers are what images of more and more have in common.
-fn tier(name: &str, base: bool, target: TargetName) -> u8 {
+pub(crate) fn tier(name: &str, base: bool, target: TargetName) -> u8 {
     const TIERS: [&[&str]; 3] = [
         &["base-files", "netbase", "tzdata", "media-types", "ca-certificates"],
         &["libc6", "libssl3", "libssl3t64", "zlib1g", "libzstd1"],

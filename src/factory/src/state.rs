@@ -31,8 +31,10 @@ pub struct State {
     pub layers: Vec<LayerRecord>,
     /// The root, if a step made it or needed it.
     pub live: Option<Live>,
-    /// What was unpacked, when it was unpacked in this run.
-    pub packages: Vec<Package>,
+    /// How many of the layers are those of packages; what lies above is of the recipe.
+    pub package_layers: usize,
+    /// Under which key it is kept what the packages brought.
+    pub brought: Option<Key>,
 }
 
 /// What lies in a root and never in an image.
@@ -62,7 +64,7 @@ impl State {
     /// Nothing yet.
     #[must_use]
     pub const fn empty(key: Key) -> Self {
-        Self { key, layers: Vec::new(), live: None, packages: Vec::new() }
+        Self { key, layers: Vec::new(), live: None, package_layers: 0, brought: None }
     }
 
     /// The root; it is unpacked from the layers when no step left it.

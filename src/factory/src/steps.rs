@@ -1,5 +1,7 @@
 //! Commands that run in the image while it is built.
 
+use std::path::PathBuf;
+
 use knarr_base::Architecture;
 use knarr_linux::sandbox::{Outcome, Program, Sandbox, Session, Status, Writes};
 use knarr_recipe::recipe::Run;
@@ -68,6 +70,17 @@ pub fn session(
     network: bool,
     writes: Writes,
 ) -> Result<Session, FactoryError> {
+    lent_session(root, architecture, network, writes, Vec::new())
+}
+
+/// A sandbox over a root, in which directories of the host are seen, too.
+pub fn lent_session(
+    root: &Root,
+    architecture: Architecture,
+    network: bool,
+    writes: Writes,
+    binds: Vec<(PathBuf, String)>,
+) -> Result<Session, FactoryError> {
     let path = root.path();
     let root = std::path::absolute(path).map_err(|source| FactoryError::File {
         doing: "find",
@@ -75,14 +88,7 @@ pub fn session(
         source,
     })?;
     let emulator = knarr_bootstrap::run::emulator(architecture)?;
-    Ok(Session::start(&Sandbox {
-        root,
-        writes,
-        network,
-        hostname: "build".to_owned(),
-        emulator,
-        binds: Vec::new(),
-    })?)
+    Ok(Session::start(&Sandbox { root, writes, network, hostname: "build".to_owned(), emulator, binds })?)
 }
 
 fn argv(run: &Run, around: &Surroundings<'_>) -> Vec<String> {

@@ -17,11 +17,14 @@ use knarr_tree::root::Root;
 use crate::FactoryError;
 use crate::accounts::Accounts;
 use crate::error::Missing;
-use crate::steps::{describe, session, tail};
+use crate::slim::elf;
+use crate::slim::words::shebang;
+use crate::steps::{describe, lent_session, tail};
+use crate::tools::Tools;
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(60);
-/// So many missing files are told: the first is the one that matters.
-const MAX_TOLD: usize = 10;
+/// So many missing files are told.
+const MAX_TOLD: usize = 200;
 
 /// The image that is put to the test.
 pub struct Scene<'a> {
@@ -33,6 +36,8 @@ pub struct Scene<'a> {
     pub architecture: Architecture,
     /// Files that were left out, without leading `/`, and whose they are.
     pub left_out: &'a BTreeMap<String, String>,
+    /// What is lent to commands that ask for it.
+    pub tools: Option<&'a Tools>,
 }
 
 impl Scene<'_> {
@@ -54,9 +59,14 @@ impl Scene<'_> {
         if env.iter().all(|(name, _)| name != "HOME") {
             env.push(("HOME".to_owned(), home));
         }
+        let mut argv = verify.command.argv();
+        let mut binds = Vec::new();
+        if let Some(tools) = self.tools.filter(|_| verify.tools) {
+            binds.push(tools.lend(&mut argv, &mut env));
+        }
         let directory = Some(self.config.working_dir.clone()).filter(|path| !path.is_empty());
         let program = Program {
-            argv: verify.command.argv(),
+            argv,
             env,
             timeout: Some(timeout.unwrap_or(DEFAULT_TIMEOUT)),
             user: Some(user),
@@ -64,7 +74,7 @@ impl Scene<'_> {
             trace,
         };
         let writes = if verify.writable { Writes::Discarded } else { Writes::Refused };
-        Ok(session(self.root, self.architecture, verify.network, writes)?.run(&program)?)
+        Ok(lent_session(self.root, self.architecture, verify.network, writes, binds)?.run(&program)?)
     }
 
     /// Who a user is, and its home.
@@ -81,14 +91,23 @@ impl Scene<'_> {
     /// What was looked for in vain and could be there.
     fn missing(&self, outcome: &Outcome) -> Vec<Missing> {
         let mut found: Vec<Missing> = Vec::new();
-        for path in &outcome.missing {
+        for path in
+            outcome.missing.iter().flat_map(|path| [Some(path.clone()), self.interpreter(path)]).flatten()
+        {
             let known = self.package_of(path.trim_start_matches('/'));
-            if let Some(package) = known.filter(|_| found.iter().all(|file| file.path != *path)) {
-                found.push(Missing { path: path.clone(), package: Some(package) });
+            if let Some(package) = known.filter(|_| found.iter().all(|file| file.path != path)) {
+                found.push(Missing { path, package: Some(package) });
             }
         }
         found.truncate(MAX_TOLD);
         found
+    }
+
+    /// What starts a program: the system says of a program without it that the program itself is not there.
+    fn interpreter(&self, path: &str) -> Option<String> {
+        let bytes = self.root.read(path).ok()?;
+        let of_elf = elf::parse(bytes.as_slice()).ok().flatten().and_then(|elf| elf.interpreter);
+        of_elf.or_else(|| shebang(&bytes)?.into_iter().next())
     }
 
     fn package_of(&self, path: &str) -> Option<String> {

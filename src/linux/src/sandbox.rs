@@ -326,6 +326,9 @@ fn prepare(sandbox: &Sandbox) -> Result<Option<Pid>, LinuxError> {
     emulator.as_ref().map_or(Ok(()), Emulator::register)?;
     if *writes != Writes::Kept {
         cover(root)?;
+        for (_, to) in binds {
+            std::fs::create_dir_all(root.join(to)).map_err(LinuxError::step("make a mount point"))?;
+        }
     }
     mount_dev(root)?;
     for (from, to) in binds {
@@ -564,6 +567,11 @@ fn become_user(command: &mut Command, user: Option<Identity>, trace: bool) {
             let groups: Vec<nix::unistd::Gid> =
                 user.groups.iter().map(|id| nix::unistd::Gid::from_raw(*id)).collect();
             nix::unistd::setgroups(&groups)?;
+            // Programs open /dev/stdout and /dev/stderr anew: what is behind them must be theirs.
+            for stream in [rustix::stdio::stdout(), rustix::stdio::stderr()] {
+                let owner = (nix::unistd::Uid::from_raw(user.uid), nix::unistd::Gid::from_raw(user.gid));
+                nix::unistd::fchown(stream, Some(owner.0), Some(owner.1))?;
+            }
             nix::unistd::setgid(nix::unistd::Gid::from_raw(user.gid))?;
             nix::unistd::setuid(nix::unistd::Uid::from_raw(user.uid))?;
         }

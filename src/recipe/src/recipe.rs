@@ -345,6 +345,9 @@ pub struct Verify {
     /// Whether it may write to the root
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub writable: bool,
+    /// Whether busybox is lent to it, with a shell and small tools in its PATH; the image does not get it
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub tools: bool,
     /// Who runs it; without it the image's user
     #[serde(skip_serializing_if = "Option::is_none")]
     pub user: Option<String>,
@@ -400,7 +403,7 @@ pub struct ProductionTable {
     /// Packages that others may need and that are left out all the same
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub assume: Vec<String>,
-    /// Paths and globs that slim keeps
+    /// Paths and globs that are kept although nothing reaches them; a directory with all that is in it
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub keep: Vec<String>,
     /// Paths and globs that are left out

@@ -2,13 +2,12 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::process::Command;
 
 use crate::support::{Deb, Mirror, fail, needs_root, succeed};
 
 /// A mirror that has what base images begin with.
-fn mirror() -> Mirror {
+pub(crate) fn mirror() -> Mirror {
     let mut mirror = Mirror::new();
     mirror.debs.push(Deb::new("apt", "Priority: important\n").file("usr/lib/apt/", 0o755, "").file(
         "usr/lib/apt/x",
@@ -19,7 +18,7 @@ fn mirror() -> Mirror {
     mirror
 }
 
-const PRODUCTION: &str = r#"
+pub(crate) const PRODUCTION: &str = r#"
 suite = "SUITE"
 packages = ["base-files-", "base", "application"]
 
@@ -48,7 +47,7 @@ expect = "uid=1234"
 "#;
 
 /// `knarr` with the fixture's cache and store.
-fn knarr(mirror: &Mirror, arguments: &[&str]) -> Command {
+pub(crate) fn knarr(mirror: &Mirror, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_knarr"));
     command.args(arguments);
     command.env_remove("SOURCE_DATE_EPOCH").env("KNARR_CACHE_DIR", mirror.path("cache"));
@@ -58,7 +57,7 @@ fn knarr(mirror: &Mirror, arguments: &[&str]) -> Command {
 }
 
 /// `knarr build` of a recipe's text.
-fn build(mirror: &Mirror, name: &str, recipe: &str) -> Command {
+pub(crate) fn build(mirror: &Mirror, name: &str, recipe: &str) -> Command {
     let file = mirror.path(&format!("{name}.toml"));
     fs::write(&file, recipe.replace("SUITE", mirror.suite().to_str().unwrap())).unwrap();
     let mut command = knarr(mirror, &["build"]);
@@ -66,11 +65,11 @@ fn build(mirror: &Mirror, name: &str, recipe: &str) -> Command {
     command
 }
 
-fn text(output: &[u8]) -> String {
+pub(crate) fn text(output: &[u8]) -> String {
     String::from_utf8_lossy(output).into_owned()
 }
 
-fn digest(command: &mut Command) -> String {
+pub(crate) fn digest(command: &mut Command) -> String {
     text(&succeed(command).stdout).trim().to_owned()
 }
 
@@ -305,36 +304,6 @@ fn names_come_and_go() {
     succeed(&mut knarr(&mirror, &["rmi", "registry.example:5000/team/app:1"]));
     assert_eq!(fs::read_dir(mirror.path("store/blobs/sha256")).unwrap().count(), 0);
     assert!(fail(&mut knarr(&mirror, &["rmi", "app"]), 84).contains("there is no image app"));
-}
-
-#[test]
-fn a_kill_loses_no_finished_image_and_leaves_nothing_unnamed() {
-    needs_root!();
-    let mirror = mirror();
-    let built = digest(&mut build(&mirror, "app", PRODUCTION));
-    let archive = mirror.path("app.tar");
-    succeed(knarr(&mirror, &["save", "app", "-o"]).arg(&archive));
-    for round in 0..12_u64 {
-        let changed = PRODUCTION.replace("answer = 42", &format!("answer = {round}"));
-        let mut command = match round % 3 {
-            0 => build(&mirror, &format!("other{round}"), &changed),
-            1 => {
-                let mut load = knarr(&mirror, &["load", "-i"]);
-                load.arg(&archive);
-                load
-            }
-            _ => knarr(&mirror, &["image", "prune"]),
-        };
-        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(5 + round * 23));
-        let _ = child.kill();
-        child.wait().unwrap();
-        let said = text(&succeed(&mut knarr(&mirror, &["image", "check"])).stdout);
-        assert!(!said.contains("broken"), "{said}");
-        assert!(text(&succeed(&mut knarr(&mirror, &["image", "inspect", "app"])).stdout).contains(&built));
-    }
-    succeed(&mut knarr(&mirror, &["image", "prune"]));
-    assert_eq!(text(&succeed(&mut knarr(&mirror, &["image", "check"])).stdout), "");
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod cli;
 mod faults;
 mod image_faults;
 mod images;
+mod kills;
 mod real_mirror;
 mod registry;
 mod registry_server;

@@ -24,14 +24,14 @@ fn with_store(store: &Path, arguments: &[&str]) -> String {
 }
 
 /// A server that ends with the test.
-struct Serving {
+pub(crate) struct Serving {
     child: Child,
     /// Host and port.
-    address: String,
+    pub(crate) address: String,
 }
 
 impl Serving {
-    fn start(store: &Path, arguments: &[&str]) -> Self {
+    pub(crate) fn start(store: &Path, arguments: &[&str]) -> Self {
         let mut command = knarr(&["registry", "serve", "--listen", "127.0.0.1:0"]);
         command.args(arguments).arg(store);
         Self::spawn(&mut command)

@@ -464,11 +464,11 @@ pub(crate) fn read_head<R: Read>(entry: &mut tar::Entry<'_, R>) -> Result<Option
     let mut head = Head {
         path: safe_path(&raw_path)?,
         kind,
-        mode: header.mode().map_err(read)? & 0o7777,
-        uid: id(header.uid().map_err(read)?, &raw_path)?,
-        gid: id(header.gid().map_err(read)?, &raw_path)?,
+        mode: number(&header.as_old().mode, header.mode()).map_err(read)? & 0o7777,
+        uid: id(number(&header.as_old().uid, header.uid()).map_err(read)?, &raw_path)?,
+        gid: id(number(&header.as_old().gid, header.gid()).map_err(read)?, &raw_path)?,
         size_bytes: if kind == Kind::File { entry.size() } else { 0 },
-        mtime: header.mtime().map_err(read)?.cast_signed(),
+        mtime: number(&header.as_old().mtime, header.mtime()).map_err(read)?.cast_signed(),
         link: String::new(),
         device: (0, 0),
         xattrs: Vec::new(),
@@ -542,6 +542,12 @@ fn read_pax<R: Read>(entry: &mut tar::Entry<'_, R>, head: &mut Head) -> Result<(
         }
     }
     Ok(())
+}
+
+/// A field of a header; one that nobody filled in is 0, as other tools read it.
+fn number<T: Default>(raw: &[u8], parsed: io::Result<T>) -> io::Result<T> {
+    let is_empty = raw.iter().all(|byte| matches!(byte, 0 | b' '));
+    if is_empty { Ok(T::default()) } else { parsed }
 }
 
 /// The largest number means "leave it" to the kernel and nobody to us.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use anyhow::{Context, bail};
-use knarr_oci::{Descriptor, Platform, Reference, media_type};
+use knarr_oci::{Descriptor, ImageIndex, MAX_MANIFEST_BYTES, Platform, Reference, media_type};
 use knarr_registry::client::{Client, Pull, Push, Which};
 use knarr_store::archive::{self, Format};
 use knarr_store::gc::Reach;
@@ -255,8 +255,13 @@ fn transfer(from: &Store, to: &Store, image: &Descriptor, name: &str, referrers:
     };
     blobs(image)?;
     ingest.add(Some(name), image)?;
-    if referrers {
-        for referrer in from.referrers(image.digest)? {
+    let mut subjects = vec![image.digest];
+    if media_type::is_index(&image.media_type) {
+        let index = ImageIndex::parse(&from.read(image, MAX_MANIFEST_BYTES)?)?;
+        subjects.extend(index.manifests.iter().map(|entry| entry.digest));
+    }
+    for subject in subjects.into_iter().filter(|_| referrers) {
+        for referrer in from.referrers(subject)? {
             blobs(&referrer)?;
             ingest.add(None, &referrer)?;
         }

@@ -56,7 +56,9 @@ pub struct Options {
     pub retries: u32,
     /// A transfer in which nothing moves for this long is given up.
     pub stall: Duration,
-    /// Blobs larger than this are sent in pieces of this size.
+    /// Blobs larger than this are sent in pieces, which can be gone on with.
+    pub whole_bytes: u64,
+    /// The size of such pieces, until one breaks.
     pub chunk_bytes: u64,
     /// Stops everything soon after it is set.
     pub cancel: &'static AtomicBool,
@@ -77,7 +79,8 @@ impl Options {
             jobs: 6,
             retries: 5,
             stall: Duration::from_secs(30),
-            chunk_bytes: 64 << 20,
+            whole_bytes: 16 << 20,
+            chunk_bytes: 512 << 20,
             cancel: &NEVER,
         }
     }

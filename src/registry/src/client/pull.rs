@@ -10,7 +10,7 @@ use knarr_oci::{
     Descriptor, ImageConfig, ImageIndex, MAX_CONFIG_BYTES, MAX_MANIFEST_BYTES, Manifest, Reference, manifest,
     media_type,
 };
-use knarr_store::{Ingest, Store, StoreError};
+use knarr_store::{Ingest, Partial, Store, StoreError};
 
 use crate::RegistryError;
 use crate::client::repository::Repository;
@@ -152,7 +152,7 @@ impl Sources<'_> {
         // Asking for the digest only costs little, and nothing of what registries count.
         if let (Some(before), Some(tag), None) = (before, reference.tag(), reference.digest()) {
             // Where that cannot be asked for, the document itself can.
-            let there = self.first(&async |repository| repository.head(self.wire, tag).await);
+            let there = self.first(&|repository| self.run(repository.head(self.wire, tag)));
             if there.ok().flatten() == Some(before.digest)
                 && let Some(known) = kept(store, before.digest)?
             {
@@ -164,7 +164,7 @@ impl Sources<'_> {
 
     pub(crate) fn fetch_root(&self, reference: &Reference) -> Result<(Descriptor, Bytes), RegistryError> {
         let (version, promised) = (reference.version(), reference.digest());
-        self.first(&async |repository| repository.manifest(self.wire, &version, promised).await)
+        self.first(&|repository| self.run(repository.manifest(self.wire, &version, promised)))
     }
 
     /// A document that an index lists.
@@ -176,7 +176,7 @@ impl Sources<'_> {
     }
 
     pub(crate) fn fetch_document(&self, entry: &Descriptor) -> Result<Bytes, RegistryError> {
-        self.first(&async |repository| repository.listed(self.wire, entry).await)
+        self.first(&|repository| self.run(repository.listed(self.wire, entry)))
     }
 
     /// What speaks of the image and of each of its manifests; their documents and blobs join the tree's.
@@ -207,24 +207,25 @@ impl Sources<'_> {
     }
 
     pub(crate) fn referrers_of(&self, subject: Digest) -> Result<Vec<Descriptor>, RegistryError> {
-        self.first(&async |repository| repository.referrers(self.wire, subject).await)
+        self.first(&|repository| self.run(repository.referrers(self.wire, subject)))
     }
 
     /// Asks one after the other, until one answers well. The last one is the registry itself, whose error counts.
-    fn first<T>(
-        &self,
-        ask: &impl AsyncFn(&Repository) -> Result<T, RegistryError>,
-    ) -> Result<T, RegistryError> {
+    fn first<T>(&self, ask: &dyn Fn(&Repository) -> Result<T, RegistryError>) -> Result<T, RegistryError> {
         let Some((registry, mirrors)) = self.repositories.split_last() else {
             return Err(RegistryError::Request("no registry is named".to_owned()));
         };
         for mirror in mirrors.iter().filter(|mirror| !mirror.is_gone.load(Ordering::Relaxed)) {
-            match self.client.runtime.block_on(ask(mirror)) {
+            match ask(mirror) {
                 Err(error) if error.is_of_the_registry() => self.passed_by(mirror, &error),
                 outcome => return outcome,
             }
         }
-        self.client.runtime.block_on(ask(registry))
+        ask(registry)
+    }
+
+    fn run<T>(&self, work: impl Future<Output = Result<T, RegistryError>>) -> Result<T, RegistryError> {
+        self.client.runtime.block_on(work)
     }
 
     fn passed_by(&self, mirror: &Repository, error: &RegistryError) {
@@ -246,13 +247,13 @@ impl Sources<'_> {
                 self.progress.bytes(size - before);
             }
         };
-        self.first(&async |repository| self.blob_from(repository, ingest, blob, &tell, &told).await)?;
+        self.first(&|repository| self.blob_from(repository, ingest, blob, &tell, &told))?;
         self.progress.note(&format!("{}: fetched {}", &blob.digest.hex()[..12], HumanSize(blob.size)));
         Ok(())
     }
 
     /// What a broken connection left is gone on with, in this run or the next.
-    async fn blob_from(
+    fn blob_from(
         &self,
         repository: &Repository,
         ingest: &Ingest<'_>,
@@ -265,7 +266,7 @@ impl Sources<'_> {
             if ingest.store().has(blob) {
                 return Ok(());
             }
-            let error = match self.blob_once(repository, ingest, blob, tell).await {
+            let error = match self.blob_once(repository, ingest, blob, tell) {
                 Err(error) if error.is_passing() => error,
                 outcome => return outcome,
             };
@@ -276,11 +277,11 @@ impl Sources<'_> {
             if attempt > self.wire.retries {
                 return Err(error);
             }
-            self.wire.pause(attempt, error).await?;
+            self.run(self.wire.pause(attempt, error))?;
         }
     }
 
-    async fn blob_once(
+    fn blob_once(
         &self,
         repository: &Repository,
         ingest: &Ingest<'_>,
@@ -297,18 +298,46 @@ impl Sources<'_> {
         };
         let mut partial = ingest.partial(blob)?;
         let went_on = partial.size_bytes() > 0;
-        repository.fetch(self.wire, &mut partial, tell).await?;
+        self.fetch(repository, &mut partial, tell)?;
         match partial.finish() {
             // The beginning may be of a liar or of a crash: once more, all from this one.
             Err(StoreError::WrongBytes { .. }) if went_on => {
                 let mut partial = ingest.partial(blob)?;
-                repository.fetch(self.wire, &mut partial, tell).await?;
+                self.fetch(repository, &mut partial, tell)?;
                 partial.finish().map_err(wrong)
             }
             outcome => outcome.map_err(wrong),
         }
     }
+
+    /// Receives on this thread, hashes and writes on another one.
+    fn fetch(
+        &self,
+        repository: &Repository,
+        partial: &mut Partial<'_>,
+        tell: &(dyn Fn(u64) + Sync),
+    ) -> Result<(), RegistryError> {
+        let coming = self.run(repository.open(self.wire, partial))?;
+        tell(partial.size_bytes());
+        let Some(coming) = coming else { return Ok(()) };
+        let (sender, mut receiver) = tokio::sync::mpsc::channel::<Bytes>(QUEUE);
+        std::thread::scope(|scope| {
+            let writer = scope.spawn(move || {
+                while let Some(chunk) = receiver.blocking_recv() {
+                    partial.push(&chunk)?;
+                    tell(partial.size_bytes());
+                }
+                Ok::<(), RegistryError>(())
+            });
+            let came = self.run(coming.drain(self.wire, sender));
+            // What the writer stopped for is why the rest did not come.
+            writer.join().unwrap_or(Err(RegistryError::Interrupted)).and(came)
+        })
+    }
 }
+
+/// Chunks that wait for the disk.
+const QUEUE: usize = 32;
 
 /// A document that is here by its digest.
 fn kept(store: &Store, digest: Digest) -> Result<Option<(Descriptor, Bytes)>, RegistryError> {

@@ -18,7 +18,7 @@ use crate::client::repository::{Repository, referrers_tag};
 use crate::client::tree::{Tree, Which};
 use crate::client::upload::{Content, Sent, Upload};
 use crate::client::wire::Wire;
-use crate::client::{Client, Progress};
+use crate::client::{Client, Options, Progress};
 
 /// What is pushed of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -230,8 +230,9 @@ impl<'a> Delivery<'a> {
                 self.progress.bytes(size - before);
             }
         };
-        let (to, wire, chunk_bytes) = (self.to, self.wire, self.client.options.chunk_bytes);
-        let upload = Upload { to, wire, blob, content: open(blob)?, chunk_bytes, tell: &tell };
+        let (to, wire, content) = (self.to, self.wire, open(blob)?);
+        let Options { whole_bytes, chunk_bytes, .. } = self.client.options;
+        let upload = Upload { to, wire, blob, content, whole_bytes, chunk_bytes, tell: &tell };
         let sent = self.client.runtime.block_on(upload.run(&mounts.of(blob.digest)))?;
         tell(blob.size);
         let (count, text) = match sent {

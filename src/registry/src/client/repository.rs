@@ -9,12 +9,12 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
-use futures_util::StreamExt;
 use knarr_base::Digest;
 use knarr_oci::{Descriptor, ImageIndex, MAX_MANIFEST_BYTES, manifest, media_type};
 use knarr_store::Partial;
 use reqwest::header::{ACCEPT, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, LINK, RANGE};
 use reqwest::{Method, Response};
+use tokio::sync::mpsc::Sender;
 use url::Url;
 
 use crate::RegistryError;
@@ -136,24 +136,23 @@ impl Repository {
         self.endpoint.ask(wire, &call, if start > 0 || end.is_some() { &[200, 206] } else { &[200] }).await
     }
 
-    /// Fetches what is missing of a blob.
-    pub(crate) async fn fetch(
+    /// Asks for what is missing of a blob; `None` when nothing is.
+    pub(crate) async fn open(
         &self,
         wire: &Wire,
         partial: &mut Partial<'_>,
-        tell: &(dyn Fn(u64) + Sync),
-    ) -> Result<(), RegistryError> {
+    ) -> Result<Option<Coming>, RegistryError> {
         let blob = partial.promised().clone();
         let what = shown(&self.endpoint.repository_url(&self.name, &format!("blobs/{}", blob.digest))?);
         let start = partial.size_bytes();
-        tell(start);
         if start == blob.size {
-            return Ok(());
+            return Ok(None);
         }
         let response = match self.blob(wire, &blob, start, None).await {
             // There is no such range: then nothing of what is here can be trusted.
             Err(RegistryError::Status { status: 416, .. }) if start > 0 => {
-                self.restart(wire, partial).await?
+                partial.restart()?;
+                self.blob(wire, &blob, 0, None).await?
             }
             response => response?,
         };
@@ -164,36 +163,12 @@ impl Repository {
         if response.status() == 200 {
             partial.restart()?;
         }
-        let wrong = |found: String| RegistryError::WrongBytes {
-            what: what.clone(),
-            promised: format!("{} bytes", blob.size),
-            found,
-        };
-        if let Some(length) = response.content_length() {
-            let whole = partial.size_bytes().saturating_add(length);
-            if whole != blob.size {
-                return Err(wrong(format!("{whole} bytes")));
-            }
+        let coming = Coming { what, response, at: partial.size_bytes(), size: blob.size };
+        let told = coming.response.content_length().map(|length| coming.at.saturating_add(length));
+        match told.filter(|told| *told != blob.size) {
+            Some(told) => Err(coming.wrong(format!("{told} bytes"))),
+            None => Ok(Some(coming)),
         }
-        let mut body = response.bytes_stream();
-        while let Some(chunk) = wire.in_time(&what, body.next()).await? {
-            let chunk = chunk.map_err(|error| connection(&what, &error))?;
-            if partial.size_bytes() + chunk.len() as u64 > blob.size {
-                return Err(wrong(format!("more than {} bytes", blob.size)));
-            }
-            partial.push(&chunk)?;
-            tell(partial.size_bytes());
-        }
-        match partial.size_bytes() {
-            size if size < blob.size => Err(wrong(format!("{size} bytes"))),
-            _ => Ok(()),
-        }
-    }
-
-    async fn restart(&self, wire: &Wire, partial: &mut Partial<'_>) -> Result<Response, RegistryError> {
-        partial.restart()?;
-        let blob = partial.promised().clone();
-        self.blob(wire, &blob, 0, None).await
     }
 
     /// Puts a manifest. Answers whether the registry keeps what speaks of its subject by itself.
@@ -295,6 +270,36 @@ impl Repository {
             what: shown(&url),
             reason: format!("it has more than {MAX_PAGES} pages"),
         })
+    }
+}
+
+/// A blob that begins to come.
+pub(crate) struct Coming {
+    what: String,
+    response: Response,
+    at: u64,
+    size: u64,
+}
+
+impl Coming {
+    fn wrong(&self, found: String) -> RegistryError {
+        let promised = format!("{} bytes", self.size);
+        RegistryError::WrongBytes { what: self.what.clone(), promised, found }
+    }
+
+    /// Hands on the bytes as they come, as many as were promised. Who does not take them any more has its own reasons.
+    pub(crate) async fn drain(mut self, wire: &Wire, out: Sender<Bytes>) -> Result<(), RegistryError> {
+        while let Some(chunk) = wire.in_time(&self.what, self.response.chunk()).await?.transpose() {
+            let chunk = chunk.map_err(|error| connection(&self.what, &error))?;
+            self.at += chunk.len() as u64;
+            if self.at > self.size {
+                return Err(self.wrong(format!("more than {} bytes", self.size)));
+            }
+            if out.send(chunk).await.is_err() {
+                return Ok(());
+            }
+        }
+        if self.at < self.size { Err(self.wrong(format!("{} bytes", self.at))) } else { Ok(()) }
     }
 }
 

@@ -542,6 +542,21 @@ fn registries_that_know_no_pieces_get_the_whole() {
 }
 
 #[test]
+fn a_registry_that_takes_no_large_pieces_gets_smaller_ones() {
+    let fixture = Fixture::new();
+    let bytes: Vec<u8> = large().iter().cycle().take(20 << 20).copied().collect();
+    let image = TestImage::new(&[&bytes]);
+    fixture.add("app:1", &image);
+    fixture.server.fault("PATCH /v2/app/blobs/uploads/", 1, Fault::Status(413, "", ""));
+    let client = Client::new(Options { chunk_bytes: 64 << 20, ..options(fixture.dir.path()) }).unwrap();
+    client.push(&fixture.store, &image.descriptor(), &fixture.name("app:1"), &PUSH, &fixture.told).unwrap();
+    let asked = fixture.server.asked();
+    let pieces = asked.iter().filter(|asked| asked.method == "PATCH").map(|asked| asked.body.len());
+    assert_eq!(pieces.collect::<Vec<_>>(), [20 << 20, 16 << 20, 4 << 20]);
+    assert!(fixture.server.has("app", &bytes));
+}
+
+#[test]
 fn a_refused_push_says_why_and_names_nothing() {
     let fixture = Fixture::new();
     fixture.add("app:1", &TestImage::new(&[b"layer"]));

@@ -218,6 +218,7 @@ pub(crate) fn options(dir: &Path) -> Options {
         jobs: 3,
         retries: 2,
         stall: Duration::from_millis(400),
+        whole_bytes: 1 << 20,
         chunk_bytes: 1 << 20,
         ..Options::new(Credentials::open(&dir.join("docker")))
     }

@@ -49,7 +49,9 @@ pub(crate) struct Upload<'a> {
     pub wire: &'a Wire,
     pub blob: &'a Descriptor,
     pub content: Content<'a>,
-    /// Larger ones go in pieces of this size.
+    /// Larger ones go in pieces, which can be gone on with.
+    pub whole_bytes: u64,
+    /// The size of pieces, until one breaks.
     pub chunk_bytes: u64,
     /// Is told how many bytes are out.
     pub tell: &'a (dyn Fn(u64) + Sync),
@@ -58,6 +60,8 @@ pub(crate) struct Upload<'a> {
 const MIN_CHUNK: HeaderName = HeaderName::from_static("oci-chunk-min-length");
 /// A refused mount costs one request.
 const MAX_MOUNTS: usize = 3;
+/// Pieces do not become smaller than this; some registries take no smaller ones.
+const MIN_PIECE_BYTES: u64 = 8 << 20;
 /// How much a connection is given at once.
 const SLICE_BYTES: usize = 1 << 20;
 
@@ -84,7 +88,7 @@ impl Upload<'_> {
     }
 
     async fn send(&self, mut session: Option<Session>) -> Result<(), RegistryError> {
-        let (mut attempt, mut pieces) = (0, self.blob.size > self.chunk_bytes);
+        let (mut attempt, mut pieces) = (0, self.blob.size > self.whole_bytes);
         loop {
             let start = match session.take() {
                 Some(session) => session,
@@ -150,15 +154,17 @@ impl Upload<'_> {
     }
 
     async fn in_pieces(&self, session: Session) -> Result<(), RegistryError> {
-        let chunk = self.chunk_bytes.max(session.min_bytes).max(1);
+        let mut chunk = self.chunk_bytes.max(session.min_bytes).max(1);
         let (mut location, mut at, mut attempt) = (session.location, 0, 0);
         while at < self.blob.size {
             let end = self.blob.size.min(at.saturating_add(chunk));
             match self.piece(location.clone(), at, end).await {
                 Ok((next, reached)) => (location, at, attempt) = (next, reached, 0),
-                Err(error) if error.is_passing() && attempt < self.wire.retries => {
+                Err(error) if may_shrink(&error) && attempt < self.wire.retries => {
                     self.wire.pause(attempt, error).await?;
                     attempt += 1;
+                    // Some keep nothing of a piece that broke, and some take no large ones.
+                    chunk = (chunk / 4).max(session.min_bytes).max(MIN_PIECE_BYTES.min(self.chunk_bytes));
                     (location, at) = self.reached(location, at).await?;
                 }
                 Err(error) => return Err(error),
@@ -271,6 +277,11 @@ impl Upload<'_> {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether a smaller piece may do what this one could not.
+const fn may_shrink(error: &RegistryError) -> bool {
+    error.is_passing() || matches!(error, RegistryError::Status { status: 413, .. })
 }
 
 fn session(what: &str, response: &Response) -> Result<Session, RegistryError> {

@@ -9,12 +9,15 @@ mod build;
 mod exit;
 mod image;
 mod lock;
+mod provenance;
 mod recipe;
 mod settings;
+mod sign;
 mod suite;
 mod system;
 mod template;
 mod ui;
+mod update;
 
 use std::process::ExitCode;
 

@@ -19,6 +19,7 @@ use knarr_tree::compress::Compression;
 use knarr_tree::root::Root;
 use knarr_tree::unpack::Kind;
 
+use crate::attest::{self, Finished, MadeOf};
 use crate::cache::{self, Key, KeyMaker};
 use crate::files::{self, Context};
 use crate::layers::{LayerOptions, changes_layer};
@@ -71,6 +72,8 @@ pub struct Request {
     pub fresh: bool,
     /// Whether the recipe's promises are put to the test.
     pub verify: bool,
+    /// Whether its origin, bills of materials and provenance are attached.
+    pub attest: bool,
     /// The number of the user who works in a development container.
     pub dev_uid: u32,
     /// Newest time of any file; `SOURCE_DATE_EPOCH`.
@@ -154,6 +157,7 @@ impl Factory<'_> {
         };
         let known = self.store_blobs();
         let (mut state, time, packages) = self.run(&job, ingest, &mut Vec::new())?;
+        let steps = state.layers.clone();
         if request.squash {
             self.squash(&job, &mut state, ingest, time)?;
         }
@@ -167,6 +171,24 @@ impl Factory<'_> {
         let manifest = Manifest::of_image(blob, layers);
         let mut descriptor = ingest.put(media_type::MANIFEST, &manifest.to_bytes())?;
         descriptor.platform = Some(Platform::of(architecture));
+        if request.attest {
+            self.attest(
+                ingest,
+                &Finished {
+                    request,
+                    recipe: &job.recipe,
+                    architecture,
+                    context,
+                    made_of: state.made_of.as_ref(),
+                    stages: &state.stages,
+                    key: state.key,
+                    layers: &state.layers,
+                    steps: &steps,
+                    image: &descriptor,
+                    time,
+                },
+            )?;
+        }
         Ok(BuiltImage {
             architecture,
             manifest: descriptor,
@@ -193,6 +215,10 @@ impl Factory<'_> {
     ) -> Result<(State, Timestamp, usize), FactoryError> {
         let mut stages = self.stages(job, ingest, above)?;
         let (mut state, time, packages) = self.packages(job, ingest)?;
+        for (name, stage) in &stages {
+            state.stages.extend(stage.stages.clone());
+            state.stages.extend(stage.made_of.iter().map(|made_of| (name.clone(), made_of.lock.clone())));
+        }
         let options =
             LayerOptions { ingest, cache: self.mirror.cache(), compression: job.compression, newest: time };
         self.files(job, &mut state, &mut stages, &options)?;
@@ -280,8 +306,11 @@ impl Factory<'_> {
         let key = packages_key(job, &options, &lock, &certificates)?;
         let count = lock.packages.len();
         let cache = self.mirror.cache();
-        if let Some(layers) = cache::layers(cache, self.store, key).filter(|_| !job.request.fresh) {
-            return Ok((State { layers, ..State::empty(key) }, time, count));
+        let brought = attest::brought_key(key);
+        let made_of = Some(MadeOf { lock: lock.clone(), suite: options.suite.clone(), brought });
+        let is_known = !job.request.fresh && cache::has(cache, brought);
+        if let Some(layers) = cache::layers(cache, self.store, key).filter(|_| is_known) {
+            return Ok((State { layers, made_of, ..State::empty(key) }, time, count));
         }
         let layer_options = LayerOptions { ingest, cache, compression: job.compression, newest: time };
         let made = packages::make(&Scene {
@@ -294,8 +323,10 @@ impl Factory<'_> {
             max_layers: job.request.max_layers,
             certificates: &certificates,
         })?;
+        cache::save(cache, brought, &made.brought)?;
         cache::save(cache, key, &made.layers)?;
-        let state = State { key, layers: made.layers, live: Some(made.live), packages: made.packages };
+        let (layers, live, packages) = (made.layers, Some(made.live), made.packages);
+        let state = State { layers, live, packages, made_of, ..State::empty(key) };
         Ok((state, time, count))
     }
 
@@ -511,7 +542,9 @@ fn lock_path(request: &Request, architecture: Architecture) -> Option<PathBuf> {
     if request.platforms.len() == 1 { Some(path.clone()) } else { Some(beside(path, architecture.name())) }
 }
 
-fn beside(path: &Path, word: &str) -> PathBuf {
+/// Where the lock of a stage, or of one of several platforms, lies beside an image's.
+#[must_use]
+pub fn beside(path: &Path, word: &str) -> PathBuf {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let (stem, extension) = name.rsplit_once('.').unwrap_or((&name, "lock"));
     path.with_file_name(format!("{stem}.{word}.{extension}"))

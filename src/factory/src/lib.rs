@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod accounts;
+pub mod attest;
 pub mod build;
 pub mod cache;
 pub mod config;
@@ -19,8 +20,12 @@ pub mod inventory;
 pub mod layers;
 pub mod origin;
 pub mod packages;
+pub mod provenance;
+pub mod sbom;
+pub mod sign;
 pub mod state;
 pub mod steps;
+pub mod updates;
 pub mod verify;
 
 pub use build::{Built, Factory, Request};

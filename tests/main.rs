@@ -8,6 +8,7 @@ mod bootstrap;
 mod cli;
 mod faults;
 mod images;
+mod provenance;
 mod real_mirror;
 mod rootless;
 mod sources;

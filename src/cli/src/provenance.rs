@@ -196,7 +196,7 @@ fn text(trace: &Trace<'_>, recipe: &Recipe) -> anyhow::Result<String> {
     let file = trace.file;
     let arrow = if file.link.is_empty() { String::new() } else { format!(" -> {}", file.link) };
     let mut text = format!("/{}{arrow}\n", file.path);
-    let mut line = |name: &str, value: &str| writeln!(text, "  {name:<10}{value}");
+    let mut line = |name: &str, value: &str| writeln!(text, "  {name:<11}{value}");
     if let Some(digest) = file.sha256 {
         line("content", &digest.to_string())?;
     }

@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use knarr_base::Architecture;
-use knarr_bootstrap::{BootstrapError, Progress};
 use knarr_bootstrap::lock::{Lock, diff};
 use knarr_bootstrap::options::Options;
 use knarr_bootstrap::plan::{self, Survey};
 use knarr_bootstrap::run::describe;
+use knarr_bootstrap::{BootstrapError, Progress};
 use knarr_factory::attest::{context_files, context_key};
 use knarr_factory::build::beside;
 use knarr_factory::files::Context as RecipeContext;

@@ -42,7 +42,11 @@ pub fn read(text: &str) -> Option<Declared> {
             continue;
         };
         if terms.len() < MAX_LICENCES {
-            terms.insert(expression(short, &texts, &mut declared.texts, 0));
+            let term = expression(short, &texts, &mut declared.texts, 0);
+            match term.contains(" OR ") {
+                true => drop(terms.insert(term)),
+                false => terms.extend(term.replace(['(', ')'], "").split(" AND ").map(str::to_owned)),
+            }
         }
     }
     if terms.is_empty() {
@@ -184,7 +188,7 @@ fn plain(text: &str) -> String {
 }
 
 /// Debian's names in lower case, and SPDX's.
-const NAMES: [(&str, &str); 55] = [
+const NAMES: [(&str, &str); 56] = [
     ("0bsd", "0BSD"),
     ("afl-2.1", "AFL-2.1"),
     ("apache-1.1", "Apache-1.1"),
@@ -236,6 +240,7 @@ const NAMES: [(&str, &str); 55] = [
     ("python-2.0", "Python-2.0"),
     ("ruby", "Ruby"),
     ("unicode", "Unicode-DFS-2016"),
+    ("unicode-dfs-2016", "Unicode-DFS-2016"),
     ("unlicense", "Unlicense"),
     ("wtfpl", "WTFPL"),
     ("x11", "X11"),

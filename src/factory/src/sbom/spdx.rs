@@ -88,7 +88,7 @@ impl Document {
                 "SPDXID": SYSTEM,
                 "name": name,
                 "versionInfo": version,
-                "primaryPackagePurpose": "OPERATING-SYSTEM",
+                "primaryPackagePurpose": "OPERATING_SYSTEM",
                 "downloadLocation": NONE,
                 "filesAnalyzed": false,
                 "licenseConcluded": NONE,

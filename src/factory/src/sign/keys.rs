@@ -213,7 +213,7 @@ fn pem(text: &str) -> Option<(String, Vec<u8>)> {
     Some((label.to_owned(), BASE64_STANDARD.decode(body).ok()?))
 }
 
-fn to_pem(label: &str, body: &[u8]) -> String {
+pub(super) fn to_pem(label: &str, body: &[u8]) -> String {
     let encoded = BASE64_STANDARD.encode(body);
     let lines = encoded.as_bytes().chunks(64).map(|line| String::from_utf8_lossy(line).into_owned() + "\n");
     format!("-----BEGIN {label}-----\n{}-----END {label}-----\n", lines.collect::<String>())

@@ -105,7 +105,13 @@ impl Factory<'_> {
             stages: finished.stages.clone(),
             recipe: finished.recipe.clone(),
             parameters: finished.parameters(context_files(finished.recipe, finished.context)?),
-            inventory: Inventory::of(self.store, finished.layers, finished.steps, brought)?,
+            inventory: Inventory::of(
+                self.store,
+                self.mirror.cache(),
+                finished.layers,
+                finished.steps,
+                brought,
+            )?,
         };
         Ok((origin, texts))
     }

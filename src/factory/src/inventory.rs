@@ -7,22 +7,20 @@
 //! Spec: docs/formats/inventory.md.
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{self, Read};
 
 use knarr_base::Digest;
 use knarr_bootstrap::package::Package;
-use knarr_store::{Store, layers};
-use knarr_tree::changeset::{Listing, limits_of};
+use knarr_mirror::cache::Cache;
+use knarr_store::Store;
 use knarr_tree::root::Root;
 use knarr_tree::unpack::Kind;
 use serde::{Deserialize, Serialize};
-use sha1::{Digest as _, Sha1};
 
-use crate::FactoryError;
 use crate::cache::LayerRecord;
 use crate::layers::{is_of_packages, real_path};
 use crate::packages::source_name;
 use crate::sbom::licence;
+use crate::{FactoryError, contents};
 
 /// What is in an image, and how it came there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -200,16 +198,17 @@ impl Inventory {
     /// What is in an image of these layers. `steps` are the layers that the build made, which may have become one.
     pub fn of(
         store: &Store,
+        cache: &Cache,
         layers: &[LayerRecord],
         steps: &[LayerRecord],
         brought: Brought,
     ) -> Result<Self, FactoryError> {
-        let (listing, sums) = listing(store, layers)?;
-        let apart = (steps != layers).then(|| layers_of(store, steps)).transpose()?;
+        let (listing, sums) = contents::listing(store, cache, layers)?;
+        let apart = (steps != layers).then(|| contents::listing(store, cache, steps)).transpose()?;
         let made: Vec<&LayerRecord> =
             steps.iter().filter(|layer| !is_of_packages(&layer.created_by)).collect();
         let step_of = |path: &str| {
-            let layer = apart.as_ref().unwrap_or(&listing).files.get(path)?.layer;
+            let layer = apart.as_ref().map_or(&listing, |(apart, _)| apart).files.get(path)?.layer;
             made.iter().position(|step| step.diff_id == steps[layer].diff_id)
         };
         let owners: HashMap<&str, (usize, bool)> =
@@ -264,7 +263,7 @@ impl Inventory {
                 _ => done.push(part),
             }
             let link = self.file(&done.join("/")).map(|file| file.link.as_str()).unwrap_or_default();
-            let is_last = rest.iter().all(|part| part.is_empty());
+            let is_last = rest.iter().all(String::is_empty);
             if link.is_empty() || (is_last && !whole) {
                 continue;
             }
@@ -295,59 +294,4 @@ impl Inventory {
         };
         self.files.iter().filter(is_of)
     }
-}
-
-/// What layers come to, and the SHA-1 of each content by its digest.
-fn listing(
-    store: &Store,
-    layers: &[LayerRecord],
-) -> Result<(Listing, HashMap<Digest, String>), FactoryError> {
-    let mut listing = Listing::default();
-    let mut by_digest = HashMap::new();
-    for layer in layers {
-        let mut sums: HashMap<String, String> = HashMap::new();
-        add_layer(&mut listing, store, layer, &mut |path, content| {
-            sums.insert(path.to_owned(), sha1_of(content)?);
-            Ok(())
-        })?;
-        // After each layer: a later one may hide a file and keep a hard link to it.
-        let seen = listing.files.iter().filter_map(|(path, listed)| Some((listed.digest?, sums.get(path)?)));
-        by_digest.extend(seen.map(|(digest, sum)| (digest, sum.clone())));
-    }
-    Ok((listing, by_digest))
-}
-
-fn sha1_of(content: &mut dyn Read) -> io::Result<String> {
-    let mut hasher = Sha1::new();
-    let mut buffer = vec![0; 64 << 10];
-    loop {
-        match content.read(&mut buffer)? {
-            0 => return Ok(hex(&hasher.finalize())),
-            read => hasher.update(&buffer[..read]),
-        }
-    }
-}
-
-/// Which path of some layers comes from which of them.
-fn layers_of(store: &Store, layers: &[LayerRecord]) -> Result<Listing, FactoryError> {
-    let mut listing = Listing::default();
-    for layer in layers {
-        add_layer(&mut listing, store, layer, &mut |_, _| Ok(()))?;
-    }
-    Ok(listing)
-}
-
-fn add_layer(
-    listing: &mut Listing,
-    store: &Store,
-    layer: &LayerRecord,
-    see: &mut dyn FnMut(&str, &mut dyn Read) -> io::Result<()>,
-) -> Result<(), FactoryError> {
-    let mut tar = layers::open(store, &layer.descriptor)?;
-    Ok(listing.add_layer(&mut tar, &limits_of(layer.descriptor.size), see)?)
-}
-
-/// Lower-case hexadecimal digits.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -12,6 +12,7 @@ pub mod attest;
 pub mod build;
 pub mod cache;
 pub mod config;
+mod contents;
 pub mod effects;
 pub mod error;
 pub mod files;

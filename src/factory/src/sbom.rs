@@ -112,7 +112,7 @@ impl<'a> Bill<'a> {
         raw.copy_from_slice(&Digest::of(format!("{word} {}", self.image).as_bytes()).as_bytes()[..16]);
         raw[6] = raw[6] & 0x0f | 0x80;
         raw[8] = raw[8] & 0x3f | 0x80;
-        let hex = crate::inventory::hex(&raw);
+        let hex = crate::contents::hex(&raw);
         format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..])
     }
 }

@@ -34,7 +34,7 @@ pub fn companions(store: &Store, descriptor: &Descriptor) -> Result<Vec<Companio
         let index = ImageIndex::parse(&store.read(descriptor, MAX_MANIFEST_BYTES)?)?;
         subjects.extend(index.manifests.iter().map(|manifest| manifest.digest));
     }
-    let referrers = store.all_referrers()?;
+    let (entries, referrers) = (store.entries()?, store.all_referrers()?);
     let mut seen: BTreeSet<Digest> = BTreeSet::new();
     let mut found = Vec::new();
     for _ in 0..MAX_DEPTH {
@@ -42,7 +42,7 @@ pub fn companions(store: &Store, descriptor: &Descriptor) -> Result<Vec<Companio
         for (subject, referrer) in referrers.iter().filter(|(subject, _)| subjects.contains(subject)) {
             if seen.insert(referrer.digest) {
                 next.push(referrer.digest);
-                let tag = tag_of(store, referrer, *subject)?;
+                let tag = tag_of(&entries, referrer, *subject);
                 found.push(Companion { descriptor: referrer.clone(), subject: *subject, tag });
             }
         }
@@ -52,13 +52,12 @@ pub fn companions(store: &Store, descriptor: &Descriptor) -> Result<Vec<Companio
 }
 
 /// The tag by which a companion is found without referrers, if it is a signature.
-fn tag_of(store: &Store, companion: &Descriptor, subject: Digest) -> Result<Option<String>, StoreError> {
-    let tag = signature_tag(subject);
-    let has_name = store.entries()?.iter().any(|entry| {
+fn tag_of(entries: &[Descriptor], companion: &Descriptor, subject: Digest) -> Option<String> {
+    let is_named = |entry: &Descriptor| {
         entry.digest == companion.digest
             && entry.ref_name().is_some_and(|name| subject_of_name(name) == Some(subject))
-    });
-    Ok(has_name.then_some(tag))
+    };
+    entries.iter().any(is_named).then(|| signature_tag(subject))
 }
 
 /// The tag of the signatures of an image.

@@ -108,8 +108,15 @@ impl<'a> Ingest<'a> {
         subject: &Descriptor,
         artifacts: &[Artifact<'_>],
     ) -> Result<Vec<Descriptor>, StoreError> {
-        let put = artifacts.iter().map(|artifact| self.put_artifact(subject, artifact));
-        let descriptors = put.collect::<Result<Vec<_>, _>>()?;
+        // Each blob waits for the disk: side by side they wait once.
+        let descriptors = std::thread::scope(|scope| {
+            let put = |artifact| scope.spawn(move || self.put_artifact(subject, artifact));
+            let waiting: Vec<_> = artifacts.iter().map(put).collect();
+            let join = |one: std::thread::ScopedJoinHandle<'_, _>| {
+                one.join().unwrap_or(Err(StoreError::Interrupted))
+            };
+            waiting.into_iter().map(join).collect::<Result<Vec<Descriptor>, _>>()
+        })?;
         self.store.edit(|index| {
             for descriptor in &descriptors {
                 if index.manifests.iter().all(|known| known.digest != descriptor.digest) {

@@ -117,10 +117,10 @@ fn one(name: &str, texts: &BTreeMap<String, &str>, used: &mut BTreeMap<String, S
     if let Some(known) = known(&lower) {
         return known;
     }
-    let text = texts.get(&lower).copied().map_or_else(
-        || format!("The licence is called {name:?} in the package's copyright file."),
-        |text| plain(text),
-    );
+    let text = texts
+        .get(&lower)
+        .copied()
+        .map_or_else(|| format!("The licence is called {name:?} in the package's copyright file."), plain);
     let id = format!("LicenseRef-{}-{}", identifier(name), &Digest::of(text.as_bytes()).hex()[..8]);
     used.insert(id.clone(), text);
     id

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use sha1::{Digest as _, Sha1};
 
 use super::{Bill, Part, TOOL, TOOL_VERSION, person, system, web_address};
-use crate::inventory::{FileRecord, hex};
+use crate::contents::hex;
+use crate::inventory::FileRecord;
 
 const NONE: &str = "NOASSERTION";
 const IMAGE: &str = "SPDXRef-Image";

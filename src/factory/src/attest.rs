@@ -17,7 +17,8 @@ use knarr_tree::compress::Compression;
 use crate::build::{Factory, Request};
 use crate::cache::{self, Key, KeyMaker, LayerRecord};
 use crate::files::{self, Context};
-use crate::inventory::{Brought, Inventory};
+use crate::image_inventory::ImageInventory;
+use crate::inventory::Brought;
 use crate::origin::{ContextFile, Origin, Parameters, context_paths};
 use crate::sbom::{Bill, cyclonedx, spdx};
 use crate::{FactoryError, provenance};
@@ -78,6 +79,7 @@ impl Factory<'_> {
         let (origin, texts) = self.origin(finished)?;
         let attached = ingest.attach_all(finished.image, &finished.artifacts(&origin, &texts)?)?;
         let digests: Vec<Digest> = attached.iter().map(|descriptor| descriptor.digest).collect();
+        self.replace(finished.image.digest, &digests)?;
         cache::save(cache, key, &digests)?;
         // Only this machine remembers where the context was: images go to others.
         if !origin.parameters.context.is_empty()
@@ -86,6 +88,17 @@ impl Factory<'_> {
             cache::save(cache, context_key(finished.image.digest), &path)?;
         }
         Ok(attached)
+    }
+
+    /// An image says one thing of itself: what an earlier build attached to the same bytes goes.
+    fn replace(&self, image: Digest, attached: &[Digest]) -> Result<(), FactoryError> {
+        let cache = self.mirror.cache();
+        let key = KeyMaker::new("attached to").with(image.as_bytes()).finish();
+        let old: Vec<Digest> = cache::load(cache, key).unwrap_or_default();
+        for digest in old.iter().filter(|digest| !attached.contains(digest)) {
+            self.store.forget(*digest)?;
+        }
+        cache::save(cache, key, &attached)
     }
 
     fn origin(&self, finished: &Finished<'_>) -> Result<(Origin, BTreeMap<String, String>), FactoryError> {
@@ -105,7 +118,7 @@ impl Factory<'_> {
             stages: finished.stages.clone(),
             recipe: finished.recipe.clone(),
             parameters: finished.parameters(context_files(finished.recipe, finished.context)?),
-            inventory: Inventory::of(
+            inventory: ImageInventory::of(
                 self.store,
                 self.mirror.cache(),
                 finished.layers,

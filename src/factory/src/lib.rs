@@ -17,6 +17,7 @@ pub mod effects;
 pub mod error;
 pub mod files;
 pub mod groups;
+pub mod image_inventory;
 pub mod inventory;
 pub mod layers;
 pub mod origin;

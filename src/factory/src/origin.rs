@@ -24,7 +24,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::FactoryError;
-use crate::inventory::{FileRecord, INVENTORY_VERSION, Inventory, LayerNote, Record};
+use crate::image_inventory::{FileRecord, INVENTORY_VERSION, ImageInventory, LayerNote};
+use crate::inventory::Record;
 
 /// What the artifact is called.
 pub const ARTIFACT: &str = "application/vnd.knarr.build.v1";
@@ -49,7 +50,7 @@ pub struct Origin {
     /// What else the build was told.
     pub parameters: Parameters,
     /// What is in it.
-    pub inventory: Inventory,
+    pub inventory: ImageInventory,
 }
 
 /// What a build was told beside its recipe and its lock.
@@ -142,7 +143,7 @@ impl Origin {
         let stages: BTreeMap<String, String> =
             document(STAGES)?.map(|text| parse("stage locks", &text)).transpose()?.unwrap_or_default();
         let stages = stages.into_iter().map(|(name, text)| Ok((name, lock(&text)?)));
-        let inventory: Inventory = parse("inventory", &document(INVENTORY)?.ok_or_else(none)?)?;
+        let inventory: ImageInventory = parse("inventory", &document(INVENTORY)?.ok_or_else(none)?)?;
         if inventory.version != INVENTORY_VERSION {
             let version = inventory.version;
             return Err(FactoryError::Request(format!(

@@ -15,7 +15,7 @@ use knarr_tree::root::Root;
 
 use crate::cache::LayerRecord;
 use crate::groups::{self, Member};
-use crate::inventory::Brought;
+use crate::inventory::{Brought, Inventory};
 use crate::layers::{LayerOptions, PackageFiles, package_layers};
 use crate::state::Live;
 use crate::{FactoryError, effects};
@@ -258,7 +258,7 @@ pub fn make(scene: &Scene<'_>) -> Result<Made, FactoryError> {
     let root = Root::open(stage.root())?;
     let live = Live { stage, root };
     let records = effects::apply(scene, &live.root, &packages)?;
-    let brought = Brought::of(&packages, &live.root, &records)?;
+    let brought = Brought::of(Inventory::of(&packages, &live.root)?, records.clone(), &live.root)?;
     scene.progress.phase("writing layers");
     let files: Vec<PackageFiles<'_>> = packages
         .iter()

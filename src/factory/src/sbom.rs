@@ -16,7 +16,8 @@ use knarr_bootstrap::lock::{Lock, LockedPackage, LockedRelease};
 use knarr_mirror::suite::{Role, Suite};
 use knarr_oci::Platform;
 
-use crate::inventory::{FileRecord, Inventory, Record};
+use crate::image_inventory::{FileRecord, ImageInventory};
+use crate::inventory::Record;
 
 /// What an image is made of.
 #[derive(Clone, Copy, Debug)]
@@ -30,7 +31,7 @@ pub struct Bill<'a> {
     /// Its time.
     pub created: Timestamp,
     /// Its packages and files.
-    pub inventory: &'a Inventory,
+    pub inventory: &'a ImageInventory,
     /// Texts of licences that SPDX does not list.
     pub texts: &'a BTreeMap<String, String>,
     /// What its packages were pinned to, and the suite that they are of.

@@ -174,7 +174,8 @@ fn put(
     manifest.subject = Some(Descriptor { platform: None, ..image.bare() });
     let mut descriptor = ingest.put(media_type::MANIFEST, &manifest.to_bytes())?;
     descriptor.artifact_type = manifest.artifact_type;
-    let old = ingest.store().untag(name)?;
+    let entries = ingest.store().entries()?;
+    let old = entries.iter().find(|entry| entry.ref_name() == Some(name));
     ingest.add(Some(name), &descriptor)?;
     // What it replaces says nothing that it does not say.
     if let Some(old) = old.filter(|old| old.digest != descriptor.digest) {

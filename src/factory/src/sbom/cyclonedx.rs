@@ -7,7 +7,7 @@
 use serde_json::{Value, json};
 
 use super::{Bill, Part, TOOL, TOOL_VERSION, person, system, web_address};
-use crate::inventory::FileRecord;
+use crate::image_inventory::FileRecord;
 
 /// Media type, and artifact type of what carries it.
 pub const MEDIA_TYPE: &str = "application/vnd.cyclonedx+json";

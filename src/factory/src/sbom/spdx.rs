@@ -10,7 +10,7 @@ use sha1::{Digest as _, Sha1};
 
 use super::{Bill, Part, TOOL, TOOL_VERSION, person, system, web_address};
 use crate::contents::hex;
-use crate::inventory::FileRecord;
+use crate::image_inventory::FileRecord;
 
 const NONE: &str = "NOASSERTION";
 const IMAGE: &str = "SPDXRef-Image";

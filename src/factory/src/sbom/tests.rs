@@ -7,7 +7,8 @@ use knarr_mirror::suite::Suite;
 use serde_json::Value;
 
 use super::{Bill, cyclonedx, person, spdx, web_address};
-use crate::inventory::{FileRecord, INVENTORY_VERSION, Inventory, LayerNote, Record};
+use crate::image_inventory::{FileRecord, INVENTORY_VERSION, ImageInventory, LayerNote};
+use crate::inventory::Record;
 
 fn record(name: &str, depends: &[&str], licence: &str) -> Record {
     Record {
@@ -21,6 +22,7 @@ fn record(name: &str, depends: &[&str], licence: &str) -> Record {
         licence: licence.to_owned(),
         depends: depends.iter().map(|name| (*name).to_owned()).collect(),
         provides: vec![format!("{name}-virtual")],
+        files: Vec::new(),
     }
 }
 
@@ -35,8 +37,8 @@ fn file(path: &str, package: Option<usize>, step: Option<usize>) -> FileRecord {
     }
 }
 
-fn inventory() -> Inventory {
-    Inventory {
+fn inventory() -> ImageInventory {
+    ImageInventory {
         version: INVENTORY_VERSION,
         layers: vec![LayerNote { digest: Digest::of(b"layer"), created_by: "x".to_owned() }],
         steps: vec!["RUN x".to_owned()],

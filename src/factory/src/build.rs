@@ -157,7 +157,8 @@ impl Factory<'_> {
         };
         let known = self.store_blobs();
         let (mut state, time, packages) = self.run(&job, ingest, &mut Vec::new())?;
-        let steps = state.layers.clone();
+        // What comes after the steps changes layers, not what made them.
+        let (steps, made_of, stages) = (state.layers.clone(), state.made_of.clone(), state.stages.clone());
         if request.squash {
             self.squash(&job, &mut state, ingest, time)?;
         }
@@ -179,8 +180,8 @@ impl Factory<'_> {
                     recipe: &job.recipe,
                     architecture,
                     context,
-                    made_of: state.made_of.as_ref(),
-                    stages: &state.stages,
+                    made_of: made_of.as_ref(),
+                    stages: &stages,
                     key: state.key,
                     layers: &state.layers,
                     steps: &steps,

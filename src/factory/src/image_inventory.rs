@@ -6,7 +6,7 @@
 //!
 //! Spec: docs/formats/inventory.md.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use knarr_base::Digest;
 use knarr_mirror::cache::Cache;
@@ -97,7 +97,7 @@ impl ImageInventory {
         };
         let owners = owners(&brought);
         let files = listing.files.iter().filter(|(_, listed)| listed.kind != Kind::Directory);
-        let files: Vec<FileRecord> = files
+        let mut files: Vec<FileRecord> = files
             .map(|(path, listed)| {
                 let owner = owners.get(path.as_str());
                 FileRecord {
@@ -112,6 +112,7 @@ impl ImageInventory {
                 }
             })
             .collect();
+        let packages = keep_present(brought.inventory.packages, &mut files);
         let note = |layer: &LayerRecord| LayerNote {
             digest: layer.descriptor.digest,
             created_by: layer.created_by.clone(),
@@ -121,12 +122,7 @@ impl ImageInventory {
             layers: layers.iter().map(note).collect(),
             steps: made.iter().map(|step| step.created_by.clone()).collect(),
             files,
-            packages: brought
-                .inventory
-                .packages
-                .into_iter()
-                .map(|record| Record { files: Vec::new(), ..record })
-                .collect(),
+            packages,
         })
     }
 
@@ -196,4 +192,67 @@ fn owners(brought: &Brought) -> HashMap<&str, (usize, bool)> {
         owners.extend(records.iter().map(|path| (path.as_str(), (position, true))));
     }
     owners
+}
+
+/// Packages of which nothing is in the image, not even a record, are not in it either.
+fn keep_present(packages: Vec<Record>, files: &mut [FileRecord]) -> Vec<Record> {
+    let present: BTreeSet<usize> = files.iter().filter_map(|file| file.package).collect();
+    let moved: HashMap<usize, usize> = present.iter().enumerate().map(|(to, from)| (*from, to)).collect();
+    for file in files {
+        file.package = file.package.and_then(|from| moved.get(&from).copied());
+    }
+    let kept = packages.into_iter().enumerate().filter(|(position, _)| present.contains(position));
+    kept.map(|(_, record)| Record { files: Vec::new(), ..record }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{FileRecord, ImageInventory, keep_present};
+    use crate::inventory::Record;
+
+    fn inventory(files: &[(&str, &str)]) -> ImageInventory {
+        let file = |(path, link): &(&str, &str)| FileRecord {
+            path: (*path).to_owned(),
+            link: (*link).to_owned(),
+            ..FileRecord::default()
+        };
+        let mut files: Vec<FileRecord> = files.iter().map(file).collect();
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        ImageInventory { files, ..ImageInventory::default() }
+    }
+
+    #[test]
+    fn links_on_the_way_are_followed_and_never_out_of_the_root() {
+        let inventory = inventory(&[
+            ("bin", "usr/bin"),
+            ("usr/bin/sh", "dash"),
+            ("usr/bin/dash", ""),
+            ("etc/os-release", "../usr/lib/os-release"),
+            ("var/run", "/run"),
+            ("a", "b"),
+            ("b", "a"),
+            ("up", "../../../bin"),
+        ]);
+        let check = |path: &str, whole: bool, expected: Option<&str>| {
+            assert_eq!(inventory.resolve(path, whole).as_deref(), expected, "{path}");
+        };
+        check("bin/sh", false, Some("usr/bin/sh"));
+        check("bin/sh", true, Some("usr/bin/dash"));
+        check("/bin", false, Some("bin"));
+        check("etc/os-release", true, Some("usr/lib/os-release"));
+        check("var/run/x", false, Some("run/x"));
+        check("up/./sh", false, Some("usr/bin/sh"));
+        check("../../bin/../bin/sh", false, Some("usr/bin/sh"));
+        check("a/x", false, None);
+    }
+
+    #[test]
+    fn a_package_of_which_nothing_is_left_is_not_in_the_image() {
+        let record =
+            |name: &str| Record { name: name.to_owned(), files: vec!["x".to_owned()], ..Record::default() };
+        let mut files = vec![FileRecord { package: Some(2), ..FileRecord::default() }, FileRecord::default()];
+        let kept = keep_present(vec![record("a"), record("b"), record("c")], &mut files);
+        assert_eq!(kept, [Record { name: "c".to_owned(), ..Record::default() }]);
+        assert_eq!((files[0].package, files[1].package), (Some(0), None));
+    }
 }

@@ -77,12 +77,6 @@ pub fn load<T: DeserializeOwned>(cache: &Cache, key: Key) -> Option<T> {
     serde_json::from_slice(&bytes).ok()
 }
 
-/// Whether there is a record of a key.
-#[must_use]
-pub fn has(cache: &Cache, key: Key) -> bool {
-    path(cache, key).exists()
-}
-
 /// Keeps the record of a key.
 pub fn save(cache: &Cache, key: Key, record: &impl Serialize) -> Result<(), FactoryError> {
     let bytes = serde_json::to_vec(record).map_err(|error| FactoryError::Request(error.to_string()))?;
@@ -93,6 +87,11 @@ pub fn save(cache: &Cache, key: Key, record: &impl Serialize) -> Result<(), Fact
 pub fn layers(cache: &Cache, store: &Store, key: Key) -> Option<Vec<LayerRecord>> {
     let layers: Vec<LayerRecord> = load(cache, key)?;
     layers.iter().all(|layer| store.has(&layer.descriptor)).then_some(layers)
+}
+
+/// Whether there is a record of a key.
+pub fn has(cache: &Cache, key: Key) -> bool {
+    path(cache, key).exists()
 }
 
 fn path(cache: &Cache, key: Key) -> std::path::PathBuf {

@@ -10,6 +10,7 @@ mod faults;
 mod image_faults;
 mod images;
 mod kills;
+mod provenance;
 mod real_mirror;
 mod registry;
 mod registry_server;

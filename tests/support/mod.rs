@@ -27,6 +27,8 @@ pub(crate) enum Fault {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Deb {
     pub name: String,
+    /// Empty for 1.0.
+    pub version: String,
     pub fields: String,
     /// Path, mode, content; a content that starts with `->` is a link.
     pub files: Vec<(String, u32, Vec<u8>)>,
@@ -45,6 +47,15 @@ impl Deb {
         self
     }
 
+    pub(crate) fn version(mut self, version: &str) -> Self {
+        version.clone_into(&mut self.version);
+        self
+    }
+
+    fn version_text(&self) -> &str {
+        if self.version.is_empty() { "1.0" } else { &self.version }
+    }
+
     pub(crate) fn script(mut self, name: &str, text: &str) -> Self {
         self.scripts.push((name.to_owned(), text.to_owned()));
         self
@@ -52,8 +63,10 @@ impl Deb {
 
     fn control(&self) -> String {
         format!(
-            "Package: {}\nVersion: 1.0\nArchitecture: amd64\nMaintainer: Nobody <nobody@example.org>\n{}Description: a package\n",
-            self.name, self.fields
+            "Package: {}\nVersion: {}\nArchitecture: amd64\nMaintainer: Nobody <nobody@example.org>\n{}Description: a package\n",
+            self.name,
+            self.version_text(),
+            self.fields
         )
     }
 
@@ -144,6 +157,8 @@ pub(crate) struct Mirror {
     pub faults: Faults,
     pub url: String,
     pub debs: Vec<Deb>,
+    /// Suite and code name.
+    pub suite_name: String,
     /// Replaces texts of the Release file before it is signed.
     pub release_edits: Vec<(String, String)>,
 }
@@ -155,7 +170,15 @@ impl Mirror {
         let files = Files::default();
         let faults = Faults::default();
         let url = serve(Arc::clone(&files), Arc::clone(&faults));
-        let mirror = Self { dir, files, faults, url, debs: standard_packages(), release_edits: Vec::new() };
+        let mirror = Self {
+            dir,
+            files,
+            faults,
+            url,
+            debs: standard_packages(),
+            suite_name: "test".to_owned(),
+            release_edits: Vec::new(),
+        };
         mirror.make_key("key", "Fixture Archive <fixture@example.org>", "never");
         mirror.publish();
         mirror
@@ -205,7 +228,7 @@ impl Mirror {
         let mut packages = String::new();
         for deb in &self.debs {
             let bytes = deb.build();
-            let path = format!("pool/{}_1.0_amd64.deb", deb.name);
+            let path = format!("pool/{}_{}_amd64.deb", deb.name, deb.version_text());
             packages += &format!(
                 "{}Filename: {path}\nSize: {}\nSHA256: {}\n\n",
                 deb.control(),
@@ -217,8 +240,9 @@ impl Mirror {
         let name = "main/binary-amd64/Packages";
         let packed = xz(packages.as_bytes());
         let line = |name: &str, bytes: &[u8]| format!(" {} {} {name}\n", sha256(bytes), bytes.len());
+        let suite = &self.suite_name;
         let mut release = format!(
-            "Origin: Fixture\nLabel: Fixture\nSuite: test\nCodename: test\nDate: {}\nArchitectures: amd64\nComponents: main\nAcquire-By-Hash: yes\nSHA256:\n{}{}",
+            "Origin: Fixture\nLabel: Fixture\nSuite: {suite}\nCodename: {suite}\nDate: {}\nArchitectures: amd64\nComponents: main\nAcquire-By-Hash: yes\nSHA256:\n{}{}",
             date(0),
             line(name, packages.as_bytes()),
             line(&format!("{name}.xz"), &packed),
@@ -228,10 +252,10 @@ impl Mirror {
             release = release.replace(from.as_str(), to);
         }
         files.insert(
-            format!("/dists/test/main/binary-amd64/by-hash/SHA256/{}", sha256(&packed)),
+            format!("/dists/{suite}/main/binary-amd64/by-hash/SHA256/{}", sha256(&packed)),
             packed.clone(),
         );
-        files.insert(format!("/dists/test/{name}.xz"), packed);
+        files.insert(format!("/dists/{suite}/{name}.xz"), packed);
         let source = self.path("Release");
         fs::write(&source, release).unwrap();
         let inline =
@@ -240,9 +264,9 @@ impl Mirror {
         let detached =
             succeed(self.gpg(home).args(gpg_arguments).args(["--output", "-", "--detach-sign"]).arg(&source))
                 .stdout;
-        files.insert("/dists/test/InRelease".to_owned(), inline);
-        files.insert("/dists/test/Release".to_owned(), fs::read(&source).unwrap());
-        files.insert("/dists/test/Release.gpg".to_owned(), detached);
+        files.insert(format!("/dists/{suite}/InRelease"), inline);
+        files.insert(format!("/dists/{suite}/Release"), fs::read(&source).unwrap());
+        files.insert(format!("/dists/{suite}/Release.gpg"), detached);
         *self.files.lock().unwrap() = files;
     }
 

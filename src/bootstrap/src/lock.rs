@@ -67,6 +67,22 @@ pub struct LockedRelease {
     /// Digest of the keys that could sign it, for a repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub keyring: Option<Digest>,
+    /// Fingerprints of the keys that signed it, sorted; older locks do not say.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub keys: Vec<String>,
+    /// The indices that it vouches for and packages were chosen from; older locks do not say.
+    #[serde(rename = "index", default, skip_serializing_if = "Vec::is_empty")]
+    pub indices: Vec<LockedIndex>,
+}
+
+/// An index of a release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct LockedIndex {
+    /// Its path below the Release file: `main/binary-amd64/Packages`.
+    pub path: String,
+    /// Digest of its text.
+    pub sha256: Digest,
 }
 
 /// A package, pinned to its bytes.
@@ -81,6 +97,9 @@ pub struct LockedPackage {
     pub architecture: String,
     /// Position of its release in [`Lock::releases`].
     pub release: usize,
+    /// Position of its index in that release's [`LockedRelease::indices`].
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub index: usize,
     /// Path below the mirror's address.
     pub path: String,
     /// Size of the .deb in bytes.
@@ -149,7 +168,14 @@ impl Lock {
     #[must_use]
     pub fn repositories(&self) -> Vec<String> {
         let extra = self.releases.iter().filter(|release| !release.repository.is_empty());
-        extra.map(|release| format!("{}/{}", release.repository, release.suite)).collect()
+        let mut names: Vec<String> = Vec::new();
+        // After a rebuild with some updates only, one suite is there with two of its releases.
+        for name in extra.map(|release| format!("{}/{}", release.repository, release.suite)) {
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
     }
 
     /// Sum of the sizes of the .debs in bytes.
@@ -157,6 +183,11 @@ impl Lock {
     pub fn size_bytes(&self) -> u64 {
         self.packages.iter().map(|package| package.size).sum()
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+const fn is_zero(number: &usize) -> bool {
+    *number == 0
 }
 
 /// One line of what changed between two locks.

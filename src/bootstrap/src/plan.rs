@@ -14,7 +14,7 @@ use knarr_mirror::suite::{Role, builtin_keyring};
 use knarr_mirror::{Mirror, MirrorError};
 use knarr_pgp::Keyring;
 
-use crate::lock::{LOCK_VERSION, Lock, LockedPackage, LockedRelease};
+use crate::lock::{LOCK_VERSION, Lock, LockedIndex, LockedPackage, LockedRelease};
 use crate::options::Options;
 use crate::{BootstrapError, Progress};
 
@@ -79,23 +79,51 @@ pub(crate) fn keyring(options: &Options) -> Result<Keyring, BootstrapError> {
 
 /// Asks the mirrors and chooses packages.
 pub fn resolve(options: &Options, mirror: &Mirror, progress: &dyn Progress) -> Result<Lock, BootstrapError> {
+    Ok(survey(options, mirror, progress)?.lock)
+}
+
+/// What would be chosen now, with what updates are decided by.
+#[derive(Clone, Debug)]
+pub struct Survey {
+    /// What would be chosen.
+    pub lock: Lock,
+    /// What the indices say of each package, in the lock's order.
+    pub facts: Vec<Facts>,
+}
+
+/// What an index says of a package beside what a lock keeps.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// Positions of the releases that have this very version.
+    pub releases: Vec<usize>,
+    /// The source package's name.
+    pub source: String,
+    /// `Pre-Depends` and `Depends`.
+    pub depends: String,
+    /// `Breaks` and `Conflicts`.
+    pub breaks: String,
+    /// `Provides`.
+    pub provides: String,
+}
+
+/// The same as [`resolve`], and what the indices say of what is chosen.
+pub fn survey(options: &Options, mirror: &Mirror, progress: &dyn Progress) -> Result<Survey, BootstrapError> {
     let sources = sources(options)?;
     let offers = fetch_offers(options, mirror, &sources)?;
     let mut universe = Universe::new(options.architecture);
     let mut origin = Vec::new();
     for (number, (release, indices)) in offers.iter().enumerate() {
         release.warnings().iter().for_each(|warning| progress.warn(warning));
-        for (component, index) in indices {
+        for (position, offered) in indices.iter().enumerate() {
             universe.add(
-                index,
+                &offered.index,
                 pin_of(options, release),
-                &format!("{}/{component}", release.source().label()),
+                &format!("{}/{}", release.source().label(), offered.component),
             );
-            origin.push(number);
+            origin.push((number, position));
         }
     }
-    let releases: Vec<&VerifiedRelease> = offers.iter().map(|(release, _)| release).collect();
-    choose(options, &universe, &origin, &releases)
+    choose(options, &universe, &origin, &offers)
 }
 
 /// What was asked for the suite, or what it says of itself.
@@ -109,7 +137,16 @@ fn pin_of(options: &Options, release: &VerifiedRelease) -> i32 {
     asked.map_or_else(|| release.pin(), |(_, pin)| *pin)
 }
 
-type Offer = (VerifiedRelease, Vec<(String, PackagesIndex)>);
+/// An index and where it stands in its release.
+struct Offered {
+    component: String,
+    path: String,
+    index: PackagesIndex,
+}
+
+type Offer = (VerifiedRelease, Vec<Offered>);
+/// Of an index: positions of its release, and of itself among that release's.
+type Place = (usize, usize);
 
 /// All releases and their indices, fetched side by side.
 fn fetch_offers(
@@ -136,7 +173,8 @@ fn fetch_offer(options: &Options, mirror: &Mirror, source: &Source) -> Result<Of
     }
     let mut indices = Vec::new();
     if source.is_flat() {
-        indices.push((String::new(), mirror.index(&release, "", "", &|_| {})?));
+        let index = mirror.index(&release, "", "", &|_| {})?;
+        indices.push(Offered { component: String::new(), path: release.index_path("", ""), index });
     }
     for component in &source.components {
         for architecture in &architectures {
@@ -144,7 +182,11 @@ fn fetch_offer(options: &Options, mirror: &Mirror, source: &Source) -> Result<Of
             match index {
                 // A mirror may list `all` and still keep its packages in each architecture's index.
                 Err(MirrorError::MissingIndex { .. }) if *architecture == "all" => {}
-                outcome => indices.push((component.clone(), outcome?)),
+                outcome => indices.push(Offered {
+                    component: component.clone(),
+                    path: release.index_path(component, architecture),
+                    index: outcome?,
+                }),
             }
         }
     }
@@ -154,9 +196,9 @@ fn fetch_offer(options: &Options, mirror: &Mirror, source: &Source) -> Result<Of
 fn choose(
     options: &Options,
     universe: &Universe<'_>,
-    origin: &[usize],
-    releases: &[&VerifiedRelease],
-) -> Result<Lock, BootstrapError> {
+    origin: &[Place],
+    offers: &[Offer],
+) -> Result<Survey, BootstrapError> {
     let variant = options.variant;
     let names = variant
         .names()
@@ -176,18 +218,20 @@ fn choose(
     };
     let solution = solver::resolve(universe, &request)?;
     let base = base_of(universe, &solution)?;
-    let mut packages: Vec<LockedPackage> = Vec::new();
+    let mut packages: Vec<(LockedPackage, Facts)> = Vec::new();
     for chosen in &solution.packages {
-        packages.push(locked(universe, chosen, origin, &base));
+        let facts = facts(universe, chosen.id, origin, offers);
+        packages.push((locked(universe, chosen, origin, &base), facts));
     }
-    packages.sort_by(|a, b| (&a.name, &a.architecture).cmp(&(&b.name, &b.architecture)));
-    let date = releases.iter().map(|release| release.release().date).max().unwrap_or(Timestamp(0));
+    packages.sort_by(|(a, _), (b, _)| (&a.name, &a.architecture).cmp(&(&b.name, &b.architecture)));
+    let (packages, facts) = packages.into_iter().unzip();
+    let date = offers.iter().map(|(release, _)| release.release().date).max().unwrap_or(Timestamp(0));
     let sorted = |names: &[String]| {
         let mut names = names.to_vec();
         names.sort();
         names
     };
-    Ok(Lock {
+    let lock = Lock {
         version: LOCK_VERSION,
         suite: options.suite.name.clone(),
         architecture: options.architecture,
@@ -197,9 +241,34 @@ fn choose(
         assume: sorted(&options.assume),
         recommends: options.recommends,
         time: date,
-        releases: releases.iter().map(|release| locked_release(release)).collect(),
+        releases: offers.iter().map(locked_release).collect(),
         packages,
-    })
+    };
+    Ok(Survey { lock, facts })
+}
+
+fn facts(universe: &Universe<'_>, id: PackageId, origin: &[Place], offers: &[Offer]) -> Facts {
+    let record = universe.record(id);
+    let has = |offer: &&Offered| {
+        offer.index.named(record.name()).any(|number| {
+            let other = offer.index.record(number);
+            (other.version(), other.architecture()) == (record.version(), record.architecture())
+        })
+    };
+    let mut releases = vec![origin[usize::from(id.index)].0];
+    let others = offers.iter().enumerate().filter(|(_, (_, indices))| indices.iter().any(|one| has(&one)));
+    releases.extend(others.map(|(number, _)| number));
+    releases.sort_unstable();
+    releases.dedup();
+    let joined = |one: &str, other: &str| [one, other].join(", ").trim_matches([',', ' ']).to_owned();
+    let source = record.source().split_whitespace().next().unwrap_or_else(|| record.name());
+    Facts {
+        releases,
+        source: source.to_owned(),
+        depends: joined(record.pre_depends(), record.depends()),
+        breaks: joined(record.breaks(), record.conflicts()),
+        provides: record.provides().to_owned(),
+    }
 }
 
 /// The essential packages and what they need, among those chosen: configured before everything else.
@@ -232,7 +301,7 @@ fn base_of(universe: &Universe<'_>, solution: &Solution) -> Result<HashSet<Packa
 fn locked(
     universe: &Universe<'_>,
     chosen: &solver::Chosen,
-    origin: &[usize],
+    origin: &[Place],
     base: &HashSet<PackageId>,
 ) -> LockedPackage {
     let record = universe.record(chosen.id);
@@ -240,7 +309,8 @@ fn locked(
         name: record.name().to_owned(),
         version: record.version().to_owned(),
         architecture: record.architecture().to_owned(),
-        release: origin[usize::from(chosen.id.index)],
+        release: origin[usize::from(chosen.id.index)].0,
+        index: origin[usize::from(chosen.id.index)].1,
         path: record.filename().to_owned(),
         size: record.size_bytes(),
         sha256: record.digest(),
@@ -249,7 +319,7 @@ fn locked(
     }
 }
 
-fn locked_release(release: &VerifiedRelease) -> LockedRelease {
+fn locked_release((release, indices): &Offer) -> LockedRelease {
     let is_extra = !release.source().repository.is_empty();
     LockedRelease {
         suite: release.source().suite.clone(),
@@ -259,5 +329,10 @@ fn locked_release(release: &VerifiedRelease) -> LockedRelease {
         digest: release.digest(),
         repository: release.source().repository.clone(),
         keyring: is_extra.then(|| Digest::of(release.source().keyring.as_bytes())),
+        keys: release.keys().to_vec(),
+        indices: indices
+            .iter()
+            .map(|offered| LockedIndex { path: offered.path.clone(), sha256: offered.index.source() })
+            .collect(),
     }
 }

@@ -66,6 +66,9 @@ pub(crate) struct Args {
     /// Say of every file of a slim image why it is there
     #[arg(long)]
     explain: bool,
+    /// Attach no lock, bills of materials and provenance
+    #[arg(long)]
+    no_attest: bool,
     /// Number of the user who works in a development container; without it yours
     #[arg(long, value_name = "UID")]
     uid: Option<u32>,
@@ -145,7 +148,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     report(&built, &request, start, ui)
 }
 
-fn factory_error(error: anyhow::Error) -> FactoryError {
+pub(crate) fn factory_error(error: anyhow::Error) -> FactoryError {
     match error.downcast::<BootstrapError>() {
         Ok(error) => FactoryError::Bootstrap(error),
         Err(error) => match error.downcast::<knarr_mirror::MirrorError>() {
@@ -190,9 +193,9 @@ fn bootstrap_words(args: &Args) -> Vec<String> {
     words
 }
 
-fn request(args: &Args, file: crate::recipe::Opened, dev_uid: u32) -> anyhow::Result<Request> {
+fn request(args: &Args, mut file: crate::recipe::Opened, dev_uid: u32) -> anyhow::Result<Request> {
     let target = args.target.unwrap_or_else(|| file.recipe.default_target());
-    let name = file.recipe.name.clone().unwrap_or_else(|| file.stem.clone());
+    let name = file.recipe.name.get_or_insert_with(|| file.stem.clone()).clone();
     let suffix = match target {
         TargetName::Dev if file.recipe.default_target() != TargetName::Dev => "-dev",
         _ => "",
@@ -219,6 +222,7 @@ fn request(args: &Args, file: crate::recipe::Opened, dev_uid: u32) -> anyhow::Re
         compression: args.compression,
         fresh: args.fresh,
         verify: !args.no_verify,
+        attest: !args.no_attest,
         dev_uid,
         time: bootstrap::source_date_epoch()?,
     })
@@ -234,7 +238,7 @@ fn architecture(text: &str) -> anyhow::Result<Architecture> {
     })
 }
 
-fn limit_cache(mirror: &Mirror, settings: &Settings) -> anyhow::Result<()> {
+pub(crate) fn limit_cache(mirror: &Mirror, settings: &Settings) -> anyhow::Result<()> {
     if let Some((bytes, age)) = settings.cache_limits() {
         mirror.cache().prune(bytes, age)?;
     }
@@ -325,7 +329,7 @@ fn parse_target(text: &str) -> anyhow::Result<TargetName> {
     })
 }
 
-fn parse_compression(text: &str) -> anyhow::Result<Compression> {
+pub(crate) fn parse_compression(text: &str) -> anyhow::Result<Compression> {
     let (name, level) = text.split_once(':').map_or((text, None), |(name, level)| (name, Some(level)));
     let level: Option<i32> =
         level.map(str::parse).transpose().with_context(|| format!("{text:?}: the level"))?;

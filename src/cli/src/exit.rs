@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use knarr_bootstrap::BootstrapError;
 use knarr_factory::FactoryError;
+use knarr_factory::sign::SignError;
 use knarr_mirror::MirrorError;
 use knarr_oci::OciError;
 use knarr_pgp::PgpError;
@@ -17,9 +18,29 @@ use knarr_tree::TreeError;
 
 use crate::ui::Ui;
 
+/// Nothing went wrong, and all was said: the exit status is the answer.
+#[derive(Debug)]
+pub(crate) struct Answer(pub u8);
+
+impl std::fmt::Display for Answer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "exit status {}", self.0)
+    }
+}
+
+impl std::error::Error for Answer {}
+
+/// An image has newer packages.
+pub(crate) const UPDATES: u8 = 91;
+/// An image is not what its packages and steps made it.
+pub(crate) const DIFFERS: u8 = 92;
+
 /// Tells the error and answers with its exit status.
 pub(crate) fn report(error: &anyhow::Error, ui: &Ui) -> ExitCode {
     ui.clear();
+    if let Some(Answer(status)) = error.downcast_ref::<Answer>() {
+        return ExitCode::from(*status);
+    }
     ui.error(&knarr_bootstrap::error_chain(error.as_ref()));
     let (status, hint) = classify(error);
     if let Some(hint) = hint {
@@ -65,6 +86,13 @@ fn classify_factory(error: &FactoryError) -> (u8, Option<&'static str>) {
         F::Request(_) | F::Context { .. } | F::NoAccount { .. } | F::BadAccount { .. } | F::Stage { .. } => {
             (83, None)
         }
+        F::NoFile { .. } => (84, Some("`knarr image files` lists what is there")),
+        F::ContextChanged { .. } => (83, None),
+        F::Sign(SignError::NotSigned { .. }) => (93, Some("`knarr image sign` signs it")),
+        F::Sign(SignError::NotVerified { .. }) => (93, None),
+        F::Sign(SignError::KeyExists { .. }) => (11, Some("--output names another file")),
+        F::Sign(_) => (94, None),
+        F::NoOrigin { .. } => (95, None),
         F::Bootstrap(error) => classify_bootstrap(error),
         F::Mirror(error) => classify_mirror(error),
         F::Store(error) => classify_store(error),

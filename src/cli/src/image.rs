@@ -10,6 +10,7 @@ use knarr_base::{Architecture, HumanSize};
 use knarr_bootstrap::BootstrapError;
 use knarr_linux::namespace;
 use knarr_oci::{Descriptor, ImageIndex, MAX_MANIFEST_BYTES, Manifest, Platform, Reference, media_type};
+use knarr_store::companions::subject_of_name;
 use knarr_store::gc::{self, Which};
 use knarr_store::store::familiar;
 use knarr_store::{Image, Store};
@@ -155,6 +156,23 @@ pub(crate) enum Command {
         #[command(flatten)]
         store: StoreArgs,
     },
+    /// Print the bill of materials: packages, licences, files
+    Sbom(crate::provenance::SbomArgs),
+    /// Print how an image was built: an in-toto statement with SLSA's provenance
+    Provenance(crate::provenance::ProvenanceArgs),
+    /// Say how a file came into an image: package, .deb, index, signed Release, layer
+    Why(crate::provenance::WhyArgs),
+    /// Compare every file with the packages it came from, and check signatures
+    Verify(Box<crate::provenance::VerifyArgs>),
+    /// Sign an image with a key, as cosign does
+    Sign(crate::sign::SignArgs),
+    /// Make keys that sign images
+    #[command(subcommand)]
+    Key(crate::sign::KeyCommand),
+    /// List packages of which the suite has newer versions
+    Updates(Box<crate::update::UpdatesArgs>),
+    /// Build an image again from its own recipe, with newer packages
+    Rebuild(Box<crate::update::RebuildArgs>),
     /// Take a mounted image away
     #[command(visible_alias = "umount")]
     Unmount {
@@ -212,6 +230,14 @@ pub(crate) fn run(command: &Command, ui: &Ui) -> anyhow::Result<()> {
             let store = store.open()?;
             mount(&store, &find(&store, image, platform)?, directory, ui)
         }
+        Command::Sbom(args) => crate::provenance::sbom(args, ui),
+        Command::Provenance(args) => crate::provenance::provenance(args, ui),
+        Command::Why(args) => crate::provenance::why(args, ui),
+        Command::Verify(args) => crate::provenance::verify(args, ui),
+        Command::Sign(args) => crate::sign::sign(args, ui),
+        Command::Key(command) => crate::sign::key(command, ui),
+        Command::Updates(args) => crate::update::updates(args, ui),
+        Command::Rebuild(args) => crate::update::rebuild(args, ui),
         Command::Unmount { directory } => {
             Ok(knarr_linux::overlay::unmount(directory).map_err(BootstrapError::from)?)
         }
@@ -229,7 +255,7 @@ pub(crate) fn find(store: &Store, name: &str, platform: &PlatformArg) -> anyhow:
     Ok(store.image(&found.descriptor, &wanted)?)
 }
 
-fn listing(store: &Store, image: &Image) -> anyhow::Result<Listing> {
+pub(crate) fn listing(store: &Store, image: &Image) -> anyhow::Result<Listing> {
     Ok(image.listing(store, &mut |_, _, _| Ok(()))?)
 }
 
@@ -247,6 +273,10 @@ pub(crate) fn list(args: &ListArgs, ui: &Ui) -> anyhow::Result<()> {
     let store = args.store.open()?;
     let mut rows = Vec::new();
     for entry in store.entries()? {
+        // Signatures are of an image, and no image that anybody runs.
+        if !args.all && entry.ref_name().is_some_and(|name| subject_of_name(name).is_some()) {
+            continue;
+        }
         let is_wanted = match (&args.name, entry.ref_name()) {
             (Some(wanted), Some(name)) => is_name(wanted, name),
             (Some(_), None) => false,
@@ -317,7 +347,7 @@ fn row(store: &Store, entry: Descriptor) -> anyhow::Result<Row> {
 }
 
 /// The manifests that are there of what an entry names.
-fn manifests(store: &Store, entry: &Descriptor) -> anyhow::Result<Vec<Descriptor>> {
+pub(crate) fn manifests(store: &Store, entry: &Descriptor) -> anyhow::Result<Vec<Descriptor>> {
     if !media_type::is_index(&entry.media_type) {
         return Ok(vec![entry.clone()]);
     }
@@ -512,7 +542,7 @@ pub(crate) fn check(store: &Store, ui: &Ui) -> anyhow::Result<()> {
 }
 
 /// A line for each path that differs: A added, D deleted, C changed, as docker has them.
-fn diff(old: &Listing, new: &Listing) -> anyhow::Result<String> {
+pub(crate) fn diff(old: &Listing, new: &Listing) -> anyhow::Result<String> {
     let paths: BTreeSet<&String> = old.files.keys().chain(new.files.keys()).collect();
     let mut text = String::new();
     for path in paths {

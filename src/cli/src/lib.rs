@@ -11,6 +11,7 @@ mod exit;
 mod image;
 mod lock;
 mod login;
+mod provenance;
 mod pull;
 mod push;
 mod recipe;
@@ -18,10 +19,12 @@ mod registry;
 mod remote;
 mod search;
 mod settings;
+mod sign;
 mod suite;
 mod system;
 mod template;
 mod ui;
+mod update;
 
 use std::process::ExitCode;
 

@@ -19,6 +19,7 @@ use knarr_tree::changeset::{Listing, limits_of};
 use knarr_tree::compress::Compression;
 use knarr_tree::root::Root;
 
+use crate::attest::{self, Finished, MadeOf};
 use crate::cache::{self, Key, KeyMaker};
 use crate::files::{self, Context};
 use crate::inventory::Brought;
@@ -74,6 +75,8 @@ pub struct Request {
     pub fresh: bool,
     /// Whether the recipe's promises are put to the test.
     pub verify: bool,
+    /// Whether its origin, bills of materials and provenance are attached.
+    pub attest: bool,
     /// The number of the user who works in a development container.
     pub dev_uid: u32,
     /// Newest time of any file; `SOURCE_DATE_EPOCH`.
@@ -164,6 +167,8 @@ impl Factory<'_> {
         };
         let known = self.store_blobs();
         let (mut state, time, mut packages) = self.run(&job, ingest, &mut Vec::new())?;
+        // What comes after the steps changes layers, not what made them.
+        let (steps, made_of, stages) = (state.layers.clone(), state.made_of.clone(), state.stages.clone());
         let job = Job { compression, ..job };
         let slimmed = if is_slim { Some(self.slim(&job, &mut state, ingest, time)?) } else { None };
         if let Some(slimmed) = &slimmed {
@@ -182,6 +187,24 @@ impl Factory<'_> {
         let manifest = Manifest::of_image(blob, layers);
         let mut descriptor = ingest.put(media_type::MANIFEST, &manifest.to_bytes())?;
         descriptor.platform = Some(Platform::of(architecture));
+        if request.attest {
+            self.attest(
+                ingest,
+                &Finished {
+                    request,
+                    recipe: &job.recipe,
+                    architecture,
+                    context,
+                    made_of: made_of.as_ref(),
+                    stages: &stages,
+                    key: state.key,
+                    layers: &state.layers,
+                    steps: &steps,
+                    image: &descriptor,
+                    time,
+                },
+            )?;
+        }
         Ok(BuiltImage {
             architecture,
             manifest: descriptor,
@@ -209,6 +232,10 @@ impl Factory<'_> {
     ) -> Result<(State, Timestamp, usize), FactoryError> {
         let mut stages = self.stages(job, ingest, above)?;
         let (mut state, time, packages) = self.packages(job, ingest)?;
+        for (name, stage) in &stages {
+            state.stages.extend(stage.stages.clone());
+            state.stages.extend(stage.made_of.iter().map(|made_of| (name.clone(), made_of.lock.clone())));
+        }
         let options =
             LayerOptions { ingest, cache: self.mirror.cache(), compression: job.compression, newest: time };
         self.files(job, &mut state, &mut stages, &options)?;
@@ -298,12 +325,12 @@ impl Factory<'_> {
         let key = packages_key(job, &options, &lock, &certificates)?;
         let count = lock.packages.len();
         let cache = self.mirror.cache();
-        let brought = KeyMaker::new("what packages brought").with(key.as_bytes()).finish();
-        let known = cache::layers(cache, self.store, key).filter(|_| !job.request.fresh);
-        if let Some(layers) = known.filter(|_| cache::has(cache, brought)) {
+        let brought = attest::brought_key(key);
+        let made_of = Some(MadeOf { lock: lock.clone(), suite: options.suite.clone(), brought });
+        let is_known = !job.request.fresh && cache::has(cache, brought);
+        if let Some(layers) = cache::layers(cache, self.store, key).filter(|_| is_known) {
             let package_layers = layers.len();
-            let state = State { layers, package_layers, brought: Some(brought), ..State::empty(key) };
-            return Ok((state, time, count));
+            return Ok((State { layers, package_layers, made_of, ..State::empty(key) }, time, count));
         }
         let layer_options = LayerOptions { ingest, cache, compression: job.compression, newest: time };
         let made = packages::make(&Scene {
@@ -316,11 +343,10 @@ impl Factory<'_> {
             max_layers: job.request.max_layers,
             certificates: &certificates,
         })?;
-        cache::save(cache, brought, &Brought::of(made.inventory, &made.packages, &made.live.root)?)?;
+        cache::save(cache, brought, &made.brought)?;
         cache::save(cache, key, &made.layers)?;
-        let package_layers = made.layers.len();
-        let (layers, live, brought) = (made.layers, Some(made.live), Some(brought));
-        Ok((State { key, layers, live, package_layers, brought }, time, count))
+        let (package_layers, layers, live) = (made.layers.len(), made.layers, Some(made.live));
+        Ok((State { layers, live, package_layers, made_of, ..State::empty(key) }, time, count))
     }
 
     fn certificates(&self, job: &Job<'_>) -> Result<Vec<(String, Vec<u8>)>, FactoryError> {
@@ -444,7 +470,7 @@ impl Factory<'_> {
         let of_report = KeyMaker::new("what slimming came to").with(key.as_bytes()).finish();
         let known = cache::layers(cache, self.store, key).filter(|_| !job.request.fresh);
         if let (Some(layers), Some(slimmed)) = (known, cache::load(cache, of_report)) {
-            *state = State { layers, brought: state.brought, ..State::empty(key) };
+            (state.key, state.layers, state.package_layers, state.live) = (key, layers, 0, None);
             return Ok(slimmed);
         }
         self.progress.phase("slimming");
@@ -479,7 +505,8 @@ impl Factory<'_> {
 
     /// What the packages brought; nothing where there are none.
     fn brought(&self, state: &State) -> Brought {
-        state.brought.and_then(|key| cache::load(self.mirror.cache(), key)).unwrap_or_default()
+        let key = state.made_of.as_ref().map(|made_of| made_of.brought);
+        key.and_then(|key| cache::load(self.mirror.cache(), key)).unwrap_or_default()
     }
 
     /// Tools that are lent to commands which ask for them.
@@ -617,7 +644,9 @@ fn lock_path(request: &Request, architecture: Architecture) -> Option<PathBuf> {
     if request.platforms.len() == 1 { Some(path.clone()) } else { Some(beside(path, architecture.name())) }
 }
 
-fn beside(path: &Path, word: &str) -> PathBuf {
+/// Where the lock of a stage, or of one of several platforms, lies beside an image's.
+#[must_use]
+pub fn beside(path: &Path, word: &str) -> PathBuf {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let (stem, extension) = name.rsplit_once('.').unwrap_or((&name, "lock"));
     path.with_file_name(format!("{stem}.{word}.{extension}"))

@@ -41,6 +41,12 @@ impl KeyMaker {
         Self(DigestWriter::new(std::io::sink())).with(FORMAT.as_bytes()).with(kind.as_bytes())
     }
 
+    /// A key of a tree: the same whatever version of this program makes it.
+    #[must_use]
+    pub fn tree() -> Self {
+        Self(DigestWriter::new(std::io::sink())).with(b"knarr-tree-1")
+    }
+
     /// Adds a part; parts never run into each other.
     #[must_use]
     pub fn with(mut self, part: &[u8]) -> Self {

@@ -3,10 +3,13 @@
 use std::io;
 use std::path::PathBuf;
 
+use knarr_base::Digest;
 use knarr_bootstrap::BootstrapError;
 use knarr_recipe::RecipeError;
 use knarr_store::StoreError;
 use knarr_tree::TreeError;
+
+use crate::sign::SignError;
 
 /// A fact that stopped a build, with its evidence.
 #[derive(Debug, thiserror::Error)]
@@ -74,6 +77,31 @@ pub enum FactoryError {
         /// Files that were looked for, that the image does not have and that its packages do.
         missing: Vec<Missing>,
     },
+    /// An image of which nobody knows what it was made of.
+    #[error(
+        "nothing is known of where image {image} comes from: it was not made by `knarr build`, or with --no-attest"
+    )]
+    NoOrigin {
+        /// Its manifest.
+        image: Digest,
+    },
+    /// A file that an image does not have.
+    #[error("there is no /{path} in image {image}")]
+    NoFile {
+        /// Without leading `/`.
+        path: String,
+        /// The image.
+        image: String,
+    },
+    /// A file of the context that is not what it was when the image was built.
+    #[error("{}: changed since the image was built; `knarr build` makes a new image of them", paths.join(", "))]
+    ContextChanged {
+        /// Paths in the context.
+        paths: Vec<String>,
+    },
+    /// A key or a signature.
+    #[error(transparent)]
+    Sign(#[from] SignError),
     /// A stage that is not there, or needs itself.
     #[error("stage {name:?}: {reason}")]
     Stage {

@@ -62,6 +62,17 @@ pub fn key(mut key: KeyMaker, files: &[File], context: &Context) -> Result<KeyMa
     Ok(key)
 }
 
+/// Whether a path of the context is a directory, and the digest of a file's content, or of all that is in a directory.
+pub fn digest(context: &Context, from: &str) -> Result<(bool, Digest), FactoryError> {
+    if context.check(from)? == Kind::Directory {
+        return Ok((true, tree_key(KeyMaker::tree(), &context.root, from, 0)?.finish()));
+    }
+    let mut content = DigestReader::new(context.root.open_file(from)?);
+    let fail = |source| FactoryError::File { doing: "read", path: context.root.path().join(from), source };
+    std::io::copy(&mut content, &mut std::io::sink()).map_err(fail)?;
+    Ok((false, content.finish().1))
+}
+
 fn tree_key(key: KeyMaker, root: &Root, path: &str, depth: usize) -> Result<KeyMaker, FactoryError> {
     if depth > MAX_DEPTH {
         return Err(FactoryError::Context {

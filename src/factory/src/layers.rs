@@ -192,7 +192,7 @@ fn group_layer(
     }
     let newest_of_group = snapshot_newest(picks, snapshot).min(options.newest.0);
     let key = key.with(&newest_of_group.to_le_bytes()).finish();
-    let created_by = format!("knarr: packages of {}", group.title);
+    let created_by = format!("{OF_PACKAGES}{}", group.title);
     if let Some(known) = cache::layers(options.cache, options.ingest.store(), key)
         && let [known] = known.as_slice()
     {
@@ -201,6 +201,14 @@ fn group_layer(
     let layer = write(root, picks, options, &created_by)?;
     cache::save(options.cache, key, &[&layer])?;
     Ok(layer)
+}
+
+const OF_PACKAGES: &str = "knarr: packages of ";
+
+/// Whether a layer of this origin holds what packages brought, and nothing else.
+#[must_use]
+pub fn is_of_packages(created_by: &str) -> bool {
+    created_by.starts_with(OF_PACKAGES)
 }
 
 fn snapshot_newest(picks: &[Pick], snapshot: &FsSnapshot) -> i64 {

@@ -8,24 +8,31 @@
 #![forbid(unsafe_code)]
 
 pub mod accounts;
+pub mod attest;
 pub mod build;
 pub mod cache;
 pub mod config;
+mod contents;
 pub mod effects;
 pub mod error;
 pub mod files;
 pub mod fix;
 pub mod groups;
+pub mod image_inventory;
 pub mod inventory;
 pub mod keystore;
 pub mod layers;
 pub mod locales;
 pub mod origin;
 pub mod packages;
+pub mod provenance;
+pub mod sbom;
+pub mod sign;
 pub mod slim;
 pub mod state;
 pub mod steps;
 pub mod tools;
+pub mod updates;
 pub mod verify;
 
 pub use build::{Built, Factory, Request};

@@ -16,7 +16,7 @@ use knarr_tree::root::Root;
 
 use crate::cache::LayerRecord;
 use crate::groups::{self, Member};
-use crate::inventory::Inventory;
+use crate::inventory::{Brought, Inventory};
 use crate::layers::{LayerOptions, PackageFiles, package_layers};
 use crate::state::Live;
 use crate::{FactoryError, effects};
@@ -236,8 +236,8 @@ pub struct Made {
     pub packages: Vec<Package>,
     /// Its layers.
     pub layers: Vec<LayerRecord>,
-    /// What each package brought.
-    pub inventory: Inventory,
+    /// What each package brought, before anything of it was left out.
+    pub brought: Brought,
 }
 
 /// What [`make`] works with.
@@ -267,6 +267,7 @@ pub fn make(scene: &Scene<'_>) -> Result<Made, FactoryError> {
     let root = Root::open(stage.root())?;
     let live = Live { stage, root };
     let records = effects::apply(scene, &live.root, &packages)?;
+    let brought = Brought::of(Inventory::of(&packages, &live.root)?, &packages, records.clone(), &live.root)?;
     scene.progress.phase("writing layers");
     let files: Vec<PackageFiles<'_>> = packages
         .iter()
@@ -281,8 +282,7 @@ pub fn make(scene: &Scene<'_>) -> Result<Made, FactoryError> {
     let groups = groups::plan(&members, scene.max_layers);
     let created_by = format!("knarr: configuration of {}", scene.lock.suite);
     let layers = package_layers(&live.root, &files, &groups, scene.layers, &created_by)?;
-    let inventory = Inventory::of(&packages, &live.root)?;
-    Ok(Made { live, packages, layers, inventory })
+    Ok(Made { live, packages, layers, brought })
 }
 
 /// What this program wrote about a package is as old as the package: its layer must not tell when it was made.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use knarr_bootstrap::lock::Lock;
 use knarr_bootstrap::package::Package;
 use knarr_bootstrap::stage::Stage;
 use knarr_bootstrap::target::{Format, Target};
@@ -11,6 +12,7 @@ use knarr_tree::changes::FsSnapshot;
 use knarr_tree::root::Root;
 
 use crate::FactoryError;
+use crate::attest::MadeOf;
 use crate::cache::{Key, LayerRecord};
 
 /// A root that is there to be worked on.
@@ -33,8 +35,10 @@ pub struct State {
     pub live: Option<Live>,
     /// How many of the layers are those of packages; what lies above is of the recipe.
     pub package_layers: usize,
-    /// Under which key it is kept what the packages brought.
-    pub brought: Option<Key>,
+    /// What its packages came from.
+    pub made_of: Option<MadeOf>,
+    /// What the stages that it took from were made of.
+    pub stages: BTreeMap<String, Lock>,
 }
 
 /// What lies in a root and never in an image.
@@ -64,7 +68,14 @@ impl State {
     /// Nothing yet.
     #[must_use]
     pub const fn empty(key: Key) -> Self {
-        Self { key, layers: Vec::new(), live: None, package_layers: 0, brought: None }
+        Self {
+            key,
+            layers: Vec::new(),
+            live: None,
+            package_layers: 0,
+            made_of: None,
+            stages: BTreeMap::new(),
+        }
     }
 
     /// The root; it is unpacked from the layers when no step left it.

@@ -15,6 +15,7 @@ pub mod overlay;
 pub mod sandbox;
 pub mod signals;
 pub mod space;
+pub mod terminal;
 mod trace;
 
 pub use error::LinuxError;

@@ -180,7 +180,10 @@ impl Mirror {
         }
         let digest = Digest::of(signed.text());
         let rate = raw[0].rate;
-        Ok(VerifiedRelease { source: source.clone(), release, digest, url, rate, warnings })
+        let mut keys = signed.fingerprints().to_vec();
+        keys.sort();
+        keys.dedup();
+        Ok(VerifiedRelease { source: source.clone(), release, digest, keys, url, rate, warnings })
     }
 
     /// `InRelease`, or where there is none `Release` and `Release.gpg`; and the bytes as they came.
@@ -613,6 +616,14 @@ pub(crate) fn encode_path(path: &str) -> String {
         }
         out
     })
+}
+
+impl VerifiedRelease {
+    /// The path of an index below the Release file, whether it is there or not.
+    #[must_use]
+    pub fn index_path(&self, component: &str, architecture: &str) -> String {
+        index_name(&self.release, component, architecture)
+    }
 }
 
 /// `main/binary-amd64/Packages`; security suites of old put a directory before it; a directory without

@@ -72,6 +72,7 @@ pub struct VerifiedRelease {
     pub(crate) source: Source,
     pub(crate) release: Release,
     pub(crate) digest: Digest,
+    pub(crate) keys: Vec<String>,
     pub(crate) url: String,
     /// Bytes a second at which it came.
     pub(crate) rate: f64,
@@ -95,6 +96,12 @@ impl VerifiedRelease {
     #[must_use]
     pub const fn digest(&self) -> Digest {
         self.digest
+    }
+
+    /// Fingerprints of the keys that signed it and are trusted, sorted.
+    #[must_use]
+    pub fn keys(&self) -> &[String] {
+        &self.keys
     }
 
     /// What a person should know and what is no error.

@@ -120,7 +120,10 @@ pub(crate) fn referrer(
 }
 
 /// What an entry says something about, and its descriptor as a referrer has it.
-fn subject_of(store: &Store, entry: &Descriptor) -> Result<Option<(Digest, Descriptor)>, StoreError> {
+pub(crate) fn subject_of(
+    store: &Store,
+    entry: &Descriptor,
+) -> Result<Option<(Digest, Descriptor)>, StoreError> {
     let bytes = match store.read(entry, MAX_MANIFEST_BYTES) {
         Err(StoreError::MissingBlob { .. }) => return Ok(None),
         bytes => bytes?,
@@ -134,7 +137,10 @@ fn subject_of(store: &Store, entry: &Descriptor) -> Result<Option<(Digest, Descr
         (manifest.subject, kind, manifest.annotations)
     };
     let bare = Descriptor { platform: None, ..entry.bare() };
-    Ok(subject.map(|subject| (subject.digest, Descriptor { artifact_type, annotations, ..bare })))
+    // Signatures that other tools made have a name only.
+    let named = || entry.ref_name().and_then(crate::companions::subject_of_name);
+    let subject = subject.map(|subject| subject.digest).or_else(named);
+    Ok(subject.map(|subject| (subject, Descriptor { artifact_type, annotations, ..bare })))
 }
 
 /// What was removed.
@@ -221,7 +227,8 @@ fn drop_orphans(store: &Store) -> Result<usize, StoreError> {
             }
         }
         let mut orphans = BTreeSet::new();
-        for entry in entries.iter().filter(|entry| entry.ref_name().is_none()) {
+        // The name of a signature keeps nothing: it is found by its image alone.
+        for entry in entries.iter().filter(|entry| !is_kept_by_name(entry)) {
             if subject_of(store, entry)?.is_some_and(|(subject, _)| !known.contains(&subject)) {
                 orphans.insert(entry.digest);
             }
@@ -231,10 +238,14 @@ fn drop_orphans(store: &Store) -> Result<usize, StoreError> {
         }
         dropped += orphans.len();
         store.edit(|index| {
-            index.manifests.retain(|entry| entry.ref_name().is_some() || !orphans.contains(&entry.digest));
+            index.manifests.retain(|entry| is_kept_by_name(entry) || !orphans.contains(&entry.digest));
             Ok(())
         })?;
     }
+}
+
+fn is_kept_by_name(entry: &Descriptor) -> bool {
+    entry.ref_name().is_some_and(|name| crate::companions::subject_of_name(name).is_none())
 }
 
 /// All that the index reaches.

@@ -3,6 +3,7 @@
 //! [`Ingest`] holds off the garbage collector; [`Ingest::add`] names what was brought in, after a look
 //! whether all of it is there.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -94,14 +95,53 @@ impl<'a> Ingest<'a> {
         artifact_type: &str,
         documents: &[(&str, Vec<u8>)],
     ) -> Result<Descriptor, StoreError> {
+        let documents = documents.iter().map(|(kind, bytes)| (*kind, bytes.clone())).collect();
+        let artifact = Artifact { kind: artifact_type, documents, annotations: BTreeMap::new() };
+        let descriptor = self.put_artifact(subject, &artifact)?;
+        self.add(None, &descriptor)?;
+        Ok(descriptor)
+    }
+
+    /// Attaches several artifacts to a manifest, all of them at once. Answers with them in their order.
+    pub fn attach_all(
+        &self,
+        subject: &Descriptor,
+        artifacts: &[Artifact<'_>],
+    ) -> Result<Vec<Descriptor>, StoreError> {
+        // Each blob waits for the disk: side by side they wait once.
+        let descriptors = std::thread::scope(|scope| {
+            let put = |artifact| scope.spawn(move || self.put_artifact(subject, artifact));
+            let waiting: Vec<_> = artifacts.iter().map(put).collect();
+            let join = |one: std::thread::ScopedJoinHandle<'_, _>| {
+                one.join().unwrap_or(Err(StoreError::Interrupted))
+            };
+            waiting.into_iter().map(join).collect::<Result<Vec<Descriptor>, _>>()
+        })?;
+        self.store.edit(|index| {
+            for descriptor in &descriptors {
+                if index.manifests.iter().all(|known| known.digest != descriptor.digest) {
+                    index.manifests.push(descriptor.clone());
+                }
+            }
+            Ok(())
+        })?;
+        Ok(descriptors)
+    }
+
+    fn put_artifact(&self, subject: &Descriptor, artifact: &Artifact<'_>) -> Result<Descriptor, StoreError> {
         let config = self.put(media_type::EMPTY, b"{}")?;
-        let layers = documents.iter().map(|(kind, bytes)| self.put(kind, bytes)).collect::<Result<_, _>>()?;
+        let put = artifact.documents.iter().map(|(kind, bytes)| {
+            let mut descriptor = self.put(kind, bytes)?;
+            descriptor.annotations.clone_from(&artifact.annotations);
+            Ok(descriptor)
+        });
+        let layers = put.collect::<Result<_, StoreError>>()?;
         let mut manifest = Manifest::of_image(config, layers);
-        manifest.artifact_type = Some(artifact_type.to_owned());
-        manifest.subject = Some(subject.bare());
+        manifest.artifact_type = Some(artifact.kind.to_owned());
+        manifest.subject = Some(Descriptor { platform: None, ..subject.bare() });
+        manifest.annotations.clone_from(&artifact.annotations);
         let mut descriptor = self.put(media_type::MANIFEST, &manifest.to_bytes())?;
         descriptor.artifact_type = manifest.artifact_type;
-        self.add(None, &descriptor)?;
         Ok(descriptor)
     }
 
@@ -138,6 +178,17 @@ impl<'a> Ingest<'a> {
             Ok(())
         })
     }
+}
+
+/// Documents that say something about a manifest.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Artifact<'a> {
+    /// What it is: its artifact type.
+    pub kind: &'a str,
+    /// Media type and content of each document.
+    pub documents: Vec<(&'a str, Vec<u8>)>,
+    /// Notes on the artifact and on each document.
+    pub annotations: BTreeMap<String, String>,
 }
 
 /// Takes a name from whoever has it. Without any name left the image stays, by its digest.

@@ -8,6 +8,7 @@
 #![forbid(unsafe_code)]
 
 pub mod archive;
+pub mod companions;
 pub mod error;
 pub mod gc;
 pub mod image;
@@ -16,9 +17,10 @@ pub mod layers;
 pub mod partial;
 pub mod store;
 
+pub use companions::{Companion, companions};
 pub use error::StoreError;
 pub use image::Image;
-pub use ingest::{BlobWriter, Ingest};
+pub use ingest::{Artifact, BlobWriter, Ingest};
 pub use partial::Partial;
 pub use store::{Found, Store};
 

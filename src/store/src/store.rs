@@ -235,6 +235,17 @@ impl Store {
         Ok(found)
     }
 
+    /// Every referrer with what it says something about.
+    pub(crate) fn all_referrers(&self) -> Result<Vec<(Digest, Descriptor)>, StoreError> {
+        let mut found: Vec<(Digest, Descriptor)> = Vec::new();
+        for entry in self.entries()? {
+            if found.iter().all(|(_, known)| known.digest != entry.digest) {
+                found.extend(crate::gc::subject_of(self, &entry)?);
+            }
+        }
+        Ok(found)
+    }
+
     /// Changes the index under its lock. An entry that is put there must be whole: [`Ingest::add`] looks.
     pub fn edit<T>(
         &self,

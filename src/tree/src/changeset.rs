@@ -191,18 +191,25 @@ pub struct Listing {
     layers: usize,
 }
 
-impl Listing {
-    /// Adds the next higher layer. `see` is given the content of each file; what it does not read is read past.
-    pub fn add_layer(
-        &mut self,
+/// What one layer alone says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LayerEntries {
+    /// Paths in the tarball's order; hard links name their target.
+    pub entries: Vec<(String, Listed)>,
+    /// Whiteouts, as they stand.
+    pub hides: Vec<String>,
+}
+
+impl LayerEntries {
+    /// Reads a layer. `see` is given the content of each file; what it does not read is read past.
+    pub fn read(
         tar: &mut dyn Read,
         limits: &Limits,
         see: &mut dyn FnMut(&str, &mut dyn Read) -> io::Result<()>,
-    ) -> Result<(), TreeError> {
-        let layer = self.layers;
-        self.layers += 1;
+    ) -> Result<Self, TreeError> {
+        let mut layer = Self::default();
         let mut archive = tar::Archive::new(tar);
-        let (mut bytes, mut count, mut hides) = (0_u64, 0_u64, Vec::new());
+        let (mut bytes, mut count) = (0_u64, 0_u64);
         for entry in archive.entries().map_err(TreeError::Read)? {
             let mut entry = entry.map_err(TreeError::Read)?;
             bytes = bytes.saturating_add(entry.size());
@@ -219,7 +226,7 @@ impl Listing {
                 continue;
             }
             if is_marker(&head.path) {
-                hides.push(head.path);
+                layer.hides.push(head.path);
                 continue;
             }
             let mut listed = Listed {
@@ -233,21 +240,43 @@ impl Listing {
                 digest: None,
                 xattrs: head.xattrs,
                 device: head.device,
-                layer,
+                layer: 0,
             };
             if head.kind == Kind::File {
                 listed.digest = Some(hash(&head.path, &mut entry, see)?);
             }
-            self.put(head.path, listed)?;
+            layer.entries.push((head.path, listed));
         }
-        for path in hides {
+        io::copy(&mut archive.into_inner().take(limits.bytes), &mut io::sink()).map_err(TreeError::Read)?;
+        Ok(layer)
+    }
+}
+
+impl Listing {
+    /// Adds the next higher layer. `see` is given the content of each file; what it does not read is read past.
+    pub fn add_layer(
+        &mut self,
+        tar: &mut dyn Read,
+        limits: &Limits,
+        see: &mut dyn FnMut(&str, &mut dyn Read) -> io::Result<()>,
+    ) -> Result<(), TreeError> {
+        self.stack(LayerEntries::read(tar, limits, see)?)
+    }
+
+    /// Adds the next higher layer, which was read before.
+    pub fn stack(&mut self, read: LayerEntries) -> Result<(), TreeError> {
+        let layer = self.layers;
+        self.layers += 1;
+        for (path, listed) in read.entries {
+            self.put(path, Listed { layer, ..listed })?;
+        }
+        for path in read.hides {
             match hidden(&path) {
                 Some(Hidden::Path(path)) => self.hide(&path, layer, true),
                 Some(Hidden::Below(directory)) => self.hide(directory, layer, false),
                 None => {}
             }
         }
-        io::copy(&mut archive.into_inner().take(limits.bytes), &mut io::sink()).map_err(TreeError::Read)?;
         Ok(())
     }
 

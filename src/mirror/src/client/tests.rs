@@ -537,6 +537,7 @@ fn the_rate_of_the_line_decides_between_gz_and_xz() {
             digest: Digest::of(b""),
             url: String::new(),
             rate,
+            keys: Vec::new(),
             warnings: Vec::new(),
         };
         choose_compression(&release, NAME).0

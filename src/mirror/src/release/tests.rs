@@ -127,7 +127,8 @@ fn pins_are_those_of_apt() {
         let release = Release::parse(release_text(TODAY, fields, &[]).as_bytes()).unwrap();
         let source = source(&[], Keyring::default());
         let (digest, url) = (Digest::of(b""), String::new());
-        VerifiedRelease { source, release, digest, url, rate: 0.0, warnings: Vec::new() }.pin()
+        VerifiedRelease { source, release, digest, url, rate: 0.0, keys: Vec::new(), warnings: Vec::new() }
+            .pin()
     };
     assert_eq!(pin(""), 500);
     assert_eq!(pin("NotAutomatic: yes\n"), 1);

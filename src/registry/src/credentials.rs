@@ -131,7 +131,7 @@ impl Credentials {
             let text = json!({ "ServerURL": key, "Username": name, "Secret": word }).to_string();
             run_helper(&helper, "store", &text)?;
             // Docker leaves an empty entry, by which `docker info` knows that there is one.
-            auths(&mut config).insert(key, json!({}));
+            edit_auths(&mut config, |auths| drop(auths.insert(key, json!({}))));
             self.write(&config)?;
             return Ok(Kept::Helper(helper));
         }
@@ -140,9 +140,10 @@ impl Credentials {
             Secret::Password(word) => json!({ "auth": auth(word) }),
             Secret::Identity(token) => json!({ "auth": auth(""), "identitytoken": token }),
         };
-        let auths = auths(&mut config);
-        auths.retain(|known, _| host_of(known) != host_of(&key));
-        auths.insert(key, entry);
+        edit_auths(&mut config, |auths| {
+            auths.retain(|known, _| host_of(known) != host_of(&key));
+            auths.insert(key, entry);
+        });
         self.write(&config)?;
         Ok(Kept::File(self.path.clone()))
     }
@@ -217,15 +218,15 @@ fn host_of(key: &str) -> &str {
     key.split('/').next().unwrap_or(key)
 }
 
-fn auths(config: &mut Map<String, Value>) -> &mut Map<String, Value> {
-    let slot = config.entry("auths").or_insert_with(|| json!({}));
-    if !slot.is_object() {
-        *slot = json!({});
-    }
-    match slot {
+/// Changes what is known by registry, and leaves it where it stands in the file.
+fn edit_auths(config: &mut Map<String, Value>, edit: impl FnOnce(&mut Map<String, Value>)) {
+    let slot = config.entry("auths").or_insert(Value::Null);
+    let mut auths = match slot.take() {
         Value::Object(map) => map,
-        _ => unreachable!("it was made an object"),
-    }
+        _ => Map::new(),
+    };
+    edit(&mut auths);
+    *slot = Value::Object(auths);
 }
 
 /// Who keeps the secrets of a registry.

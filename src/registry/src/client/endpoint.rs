@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use reqwest::header::{
-    AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, LOCATION, RETRY_AFTER,
+    ACCEPT, AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, LOCATION, RETRY_AFTER,
     WWW_AUTHENTICATE,
 };
 use reqwest::{Body, Method, Response, StatusCode};
@@ -96,6 +96,32 @@ impl<'a> Call<'a> {
     pub(crate) fn payload(mut self, payload: Payload<'a>) -> Self {
         self.payload = payload;
         self
+    }
+
+    fn request(
+        &self,
+        client: &reqwest::Client,
+        url: Url,
+        authorization: Option<&str>,
+    ) -> Result<reqwest::RequestBuilder, RegistryError> {
+        let mut request = client.request(self.method.clone(), url);
+        for (name, value) in &self.headers {
+            request = request.header(name, value);
+        }
+        if let Some(value) = authorization {
+            request = request.header(AUTHORIZATION, value);
+        }
+        let is_question = self.method == Method::GET || self.method == Method::HEAD;
+        Ok(match &self.payload {
+            Payload::Nothing if is_question => request,
+            Payload::Nothing => request.header(CONTENT_LENGTH, 0),
+            Payload::Bytes(bytes) => request.body(bytes.clone()),
+            Payload::Stream(length, make) => {
+                let reason = "it has to be sent once more".to_owned();
+                let again = || RegistryError::Connection { what: self.what(), reason };
+                request.header(CONTENT_LENGTH, *length).body(make().ok_or_else(again)?)
+            }
+        })
     }
 
     /// The address without its query, which may hold secrets.
@@ -230,25 +256,8 @@ impl Endpoint {
         for _ in 0..=MAX_REDIRECTS {
             let is_own = self.is_own(&url);
             let client = if is_own { &self.own } else { self.foreign()? };
-            let mut request = client.request(call.method.clone(), url.clone());
-            for (name, value) in &call.headers {
-                request = request.header(name, value);
-            }
-            if let Some(value) = authorization.filter(|_| is_own) {
-                request = request.header(AUTHORIZATION, value);
-            }
-            request = match &call.payload {
-                Payload::Nothing if call.method == Method::GET || call.method == Method::HEAD => request,
-                Payload::Nothing => request.header(CONTENT_LENGTH, 0),
-                Payload::Bytes(bytes) => request.body(bytes.clone()),
-                Payload::Stream(length, make) => {
-                    let again = || RegistryError::Connection {
-                        what: what.clone(),
-                        reason: "it has to be sent once more".to_owned(),
-                    };
-                    request.header(CONTENT_LENGTH, *length).body(make().ok_or_else(again)?)
-                }
-            };
+            let authorization = authorization.filter(|_| is_own);
+            let request = call.request(client, url.clone(), authorization)?;
             let sent = wire.while_moving(&what, call.moved, request.send()).await?;
             let response = sent.map_err(|error| connection(&what, &error))?;
             let may_follow = call.method == Method::GET || call.method == Method::HEAD;
@@ -335,46 +344,17 @@ impl Endpoint {
             return Err(RegistryError::Request(format!("{} asks for no token", self.name)));
         };
         let bad = |reason: String| RegistryError::Answer { what: realm.clone(), reason };
-        let mut url =
-            Url::parse(&realm).map_err(|error| bad(format!("the realm of a challenge: {error}")))?;
-        let credential = self.credential(auth)?.clone();
+        let url = Url::parse(&realm).map_err(|error| bad(format!("the realm of a challenge: {error}")))?;
         let is_safe = url.scheme() == "https" || (url.scheme() == "http" && self.base.scheme() == "http");
         if !is_safe {
             return Err(bad(format!("{} wants the token from there, which is not safe", self.name)));
         }
-        let mut wanted: Vec<&str> = scopes.split(' ').filter(|scope| !scope.is_empty()).collect();
-        let offered = scope.unwrap_or_default();
-        wanted.extend(offered.split(' ').filter(|scope| !scope.is_empty() && !scopes.contains(scope)));
-        let service = service.as_deref().unwrap_or_default();
-        let identity = match &credential {
-            Some(Credential { secret: Secret::Identity(token), .. }) => Some(token),
-            _ => None,
-        };
-        let response = if let Some(token) = identity {
-            let form = form(&[
-                ("grant_type", "refresh_token"),
-                ("client_id", "knarr"),
-                ("service", service),
-                ("scope", &wanted.join(" ")),
-                ("refresh_token", token),
-            ]);
-            let call = Call::new(Method::POST, url, "")
-                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
-                .payload(Payload::Bytes(form.into()));
-            self.ask_token_server(wire, &call, None).await?
-        } else {
-            if !service.is_empty() {
-                url.query_pairs_mut().append_pair("service", service);
-            }
-            for scope in &wanted {
-                url.query_pairs_mut().append_pair("scope", scope);
-            }
-            if let Some(Credential { username, .. }) = &credential {
-                url.query_pairs_mut().append_pair("account", username);
-            }
-            let call = Call::new(Method::GET, url, "").header(reqwest::header::ACCEPT, "application/json");
-            self.ask_token_server(wire, &call, credential.as_ref().and_then(basic)).await?
-        };
+        let credential = self.credential(auth)?.as_ref();
+        let wanted =
+            Wanted { service: service.unwrap_or_default(), scopes: all_scopes(scopes, scope.as_deref()) };
+        let call = wanted.call(url, credential);
+        let authorization = credential.and_then(basic);
+        let response = self.ask_token_server(wire, &call, authorization).await?;
         let bytes = read(wire, response, &realm, MAX_TOKEN_BYTES).await?;
         let token = Token::parse(&bytes, Instant::now());
         let token = token.map_err(|reason| bad(format!("the token server's answer: {reason}")))?;
@@ -392,16 +372,7 @@ impl Endpoint {
         let client = if self.is_own(&call.url) { &self.own } else { self.foreign()? };
         let what = call.what();
         wire.retrying(async || {
-            let mut request = client.request(call.method.clone(), call.url.clone());
-            for (name, value) in &call.headers {
-                request = request.header(name, value);
-            }
-            if let Payload::Bytes(bytes) = &call.payload {
-                request = request.body(bytes.clone());
-            }
-            if let Some(value) = &authorization {
-                request = request.header(AUTHORIZATION, value);
-            }
+            let request = call.request(client, call.url.clone(), authorization.as_deref())?;
             let sent = wire.in_time(&what, request.send()).await?;
             let response = sent.map_err(|error| connection(&what, &error))?;
             match response.status().as_u16() {
@@ -422,6 +393,46 @@ impl Endpoint {
         let status = response.status().as_u16();
         refusal(wire, what, response, status, &who).await
     }
+}
+
+/// What a token is wanted for.
+struct Wanted {
+    service: String,
+    scopes: Vec<String>,
+}
+
+impl Wanted {
+    /// The request for a token: a token for tokens goes in a form, all else in the address.
+    fn call(&self, mut url: Url, credential: Option<&Credential>) -> Call<'static> {
+        if let Some(Credential { secret: Secret::Identity(token), .. }) = credential {
+            let form = form(&[
+                ("grant_type", "refresh_token"),
+                ("client_id", "knarr"),
+                ("service", &self.service),
+                ("scope", &self.scopes.join(" ")),
+                ("refresh_token", token),
+            ]);
+            return Call::new(Method::POST, url, "")
+                .header(CONTENT_TYPE, "application/x-www-form-urlencoded")
+                .payload(Payload::Bytes(form.into()));
+        }
+        let service = Some(("service", &self.service)).filter(|(_, service)| !service.is_empty());
+        let account = credential.map(|credential| ("account", &credential.username));
+        let scopes = self.scopes.iter().map(|scope| ("scope", scope));
+        url.query_pairs_mut().extend_pairs(service.into_iter().chain(scopes).chain(account));
+        Call::new(Method::GET, url, "").header(ACCEPT, "application/json")
+    }
+}
+
+/// What we know to need, and what the registry says we do.
+fn all_scopes(known: &str, told: Option<&str>) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for scope in known.split(' ').chain(told.unwrap_or_default().split(' ')) {
+        if !scope.is_empty() && !all.iter().any(|other| other == scope) {
+            all.push(scope.to_owned());
+        }
+    }
+    all
 }
 
 /// `Authorization` of a name and password.

@@ -151,9 +151,14 @@ impl Sources<'_> {
         }
         // Asking for the digest only costs little, and nothing of what registries count.
         if let (Some(before), Some(tag), None) = (before, reference.tag(), reference.digest()) {
-            // Where that cannot be asked for, the document itself can.
-            let there = self.first(&|repository| self.run(repository.head(self.wire, tag)));
-            if there.ok().flatten() == Some(before.digest)
+            let there = match self.first(&|repository| self.run(repository.head(self.wire, tag))) {
+                Err(error) if error.is_passing() || matches!(error, RegistryError::Interrupted) => {
+                    return Err(error);
+                }
+                // Where that cannot be asked for, the document itself can.
+                outcome => outcome.ok().flatten(),
+            };
+            if there == Some(before.digest)
                 && let Some(known) = kept(store, before.digest)?
             {
                 return Ok(known);

@@ -181,8 +181,8 @@ impl<'a> Delivery<'a> {
         }
     }
 
-    /// Sends what an image consists of; its last manifest gets the tag. Answers whether the registry keeps lists
-    /// of what speaks of a manifest by itself.
+    /// Sends what an image consists of; its last manifest gets the tag. Answers whether the registry lists it by
+    /// itself as something that speaks of another one.
     pub(crate) fn tree(
         &self,
         tree: &Tree,
@@ -190,13 +190,31 @@ impl<'a> Delivery<'a> {
         mounts: &Mounts,
         open: Open<'_, '_>,
     ) -> Result<bool, RegistryError> {
-        let Some((root, _)) = tree.manifests.last() else { return Ok(true) };
+        let Some((root, _)) = tree.manifests.last() else { return Ok(false) };
         let there = self.client.runtime.block_on(self.to.head(self.wire, version))?;
         if there == Some(root.digest) {
             self.known.fetch_add(tree.blobs.len(), Ordering::Relaxed);
             self.progress.note(&format!("{}: already there, with all its blobs", &root.digest.hex()[..12]));
-            return Ok(true);
+            return Ok(false);
         }
+        self.check_absent(tree)?;
+        let mut blobs: Vec<&Descriptor> = tree.blobs.iter().collect();
+        blobs.sort_by_key(|blob| std::cmp::Reverse(blob.size));
+        self.progress.expect_bytes(blobs.iter().map(|blob| blob.size).fold(0, u64::saturating_add));
+        self.client.in_parallel(self.wire, &blobs, |blob| self.blob(blob, mounts, open))?;
+        let mut is_listed = false;
+        for (number, (descriptor, bytes)) in tree.manifests.iter().enumerate() {
+            let is_root = number + 1 == tree.manifests.len();
+            let own = descriptor.digest.to_string();
+            let version = if is_root { version } else { &own };
+            let put = self.to.put_manifest(self.wire, version, &descriptor.media_type, bytes);
+            is_listed = self.client.runtime.block_on(put)?;
+        }
+        Ok(is_listed)
+    }
+
+    /// What is not here must be there.
+    fn check_absent(&self, tree: &Tree) -> Result<(), RegistryError> {
         for missing in &tree.absent {
             let digest = missing.digest.to_string();
             if self.client.runtime.block_on(self.to.head(self.wire, &digest))?.is_none() {
@@ -207,19 +225,7 @@ impl<'a> Delivery<'a> {
                 });
             }
         }
-        let mut blobs: Vec<&Descriptor> = tree.blobs.iter().collect();
-        blobs.sort_by_key(|blob| std::cmp::Reverse(blob.size));
-        self.progress.expect_bytes(blobs.iter().map(|blob| blob.size).fold(0, u64::saturating_add));
-        self.client.in_parallel(self.wire, &blobs, |blob| self.blob(blob, mounts, open))?;
-        let mut keeps_lists = true;
-        for (number, (descriptor, bytes)) in tree.manifests.iter().enumerate() {
-            let is_root = number + 1 == tree.manifests.len();
-            let own = descriptor.digest.to_string();
-            let version = if is_root { version } else { &own };
-            let put = self.to.put_manifest(self.wire, version, &descriptor.media_type, bytes);
-            keeps_lists = self.client.runtime.block_on(put)?;
-        }
-        Ok(keeps_lists)
+        Ok(())
     }
 
     fn blob(&self, blob: &Descriptor, mounts: &Mounts, open: Open<'_, '_>) -> Result<(), RegistryError> {
@@ -280,8 +286,9 @@ impl<'a> Delivery<'a> {
         if known.iter().any(|known| known.digest == referrer.digest) {
             return Ok(false);
         }
-        self.tree(tree, &referrer.digest.to_string(), mounts, open)?;
-        self.client.runtime.block_on(self.list(referrer, subject))?;
+        if !self.tree(tree, &referrer.digest.to_string(), mounts, open)? {
+            self.client.runtime.block_on(self.list(referrer, subject))?;
+        }
         Ok(true)
     }
 

@@ -171,7 +171,7 @@ impl Repository {
         }
     }
 
-    /// Puts a manifest. Answers whether the registry keeps what speaks of its subject by itself.
+    /// Puts a manifest. Answers whether the registry lists by itself what speaks of another one.
     pub(crate) async fn put_manifest(
         &self,
         wire: &Wire,

@@ -112,6 +112,20 @@ fn an_image_comes_whole_and_only_once() {
 }
 
 #[test]
+fn a_tag_that_moved_is_fetched_and_the_old_image_stays_without_it() {
+    let (old, new) = (TestImage::new(&[b"base", b"old"]), TestImage::new(&[b"base", b"new"]));
+    let fixture = Fixture::with(&old);
+    fixture.pull().unwrap();
+    fixture.server.put("app", "1", &new);
+    // Some registries answer no HEAD.
+    fixture.server.fault("HEAD /v2/app/manifests/", 1, Fault::Status(405, "", ""));
+    let pulled = fixture.pull().unwrap();
+    assert_eq!((pulled.descriptor.digest, pulled.is_known), (new.digest(), false));
+    assert_eq!(fixture.store.find(&pulled.name).unwrap().descriptor.digest, new.digest());
+    assert!(fixture.store.find(&old.digest().to_string()).is_ok());
+}
+
+#[test]
 fn a_pull_of_what_another_image_has_fetches_the_rest_only() {
     let fixture = Fixture::with(&TestImage::new(&[b"base", b"app"]));
     fixture.server.put("other", "1", &TestImage::new(&[b"base", b"other"]));

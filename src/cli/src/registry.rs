@@ -3,7 +3,9 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use clap::{Subcommand, ValueEnum};
 use knarr_registry::server::{self, Access, Limits, Options, Scheme, Server, Sink, TlsFiles};
@@ -85,12 +87,35 @@ pub(crate) fn run(command: Command, ui: &Ui) -> anyhow::Result<()> {
 }
 
 fn serve(args: ServeArgs, ui: &Ui) -> anyhow::Result<()> {
-    let sink = sink(if ui.is_quiet() { LogForm::None } else { args.log });
+    let (lines, writer) = log_writer();
+    let sink = sink(if ui.is_quiet() { LogForm::None } else { args.log }, lines);
     let ready = |server: &Server| {
         // Who started it without looking at its output has no use for the address.
         let _ = ui.print(&format!("{}\n", server.url()));
     };
-    Ok(server::serve(&options(args), sink, ready)?)
+    let outcome = server::serve(&options(args), sink, ready);
+    let end = Instant::now() + LAST_LINES;
+    while !writer.is_finished() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    Ok(outcome?)
+}
+
+/// So many lines wait for a reader of the log who is slow; what comes then is lost.
+const WAITING_LINES: usize = 4096;
+/// How long a log that nobody takes may hold up the end.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
+/// Writes lines on a thread of its own: a log that nobody takes is no reason to stop serving.
+fn log_writer() -> (SyncSender<String>, JoinHandle<()>) {
+    let (sender, lines) = sync_channel::<String>(WAITING_LINES);
+    let writer = std::thread::spawn(move || {
+        for line in lines {
+            // Standard error that is gone leaves nowhere to say so.
+            let _ = std::io::stderr().lock().write_all(format!("{line}\n").as_bytes());
+        }
+    });
+    (sender, writer)
 }
 
 fn options(args: ServeArgs) -> Options {
@@ -113,17 +138,13 @@ fn options(args: ServeArgs) -> Options {
     }
 }
 
-fn sink(form: LogForm) -> Sink {
+fn sink(form: LogForm, lines: SyncSender<String>) -> Sink {
+    // Lines beyond those that may wait are lost, and the request goes on.
     match form {
         LogForm::None => Arc::new(|_| {}),
-        LogForm::Text => Arc::new(|access| write(&text(access))),
-        LogForm::Json => Arc::new(|access| write(&document(access))),
+        LogForm::Text => Arc::new(move |access| drop(lines.try_send(text(access)))),
+        LogForm::Json => Arc::new(move |access| drop(lines.try_send(document(access)))),
     }
-}
-
-fn write(line: &str) {
-    // A log that nobody takes is no reason to stop serving.
-    let _ = std::io::stderr().lock().write_all(format!("{line}\n").as_bytes());
 }
 
 fn text(access: &Access) -> String {

@@ -199,6 +199,33 @@ fn what_is_left_out_or_removed_is_in_no_inventory() {
     contains(&out(&mut asking(&mirror, &["image", "verify", "app"])), &["0 are not accounted for"]);
 }
 
+#[test]
+fn what_a_slim_image_says_is_what_is_in_it() {
+    needs_root!();
+    let mirror = mirror();
+    let recipe = RECIPE
+        .replace("\"minimal\"", "\"slim\"")
+        .replace("[production]", "[image]\nentrypoint = [\"/usr/bin/application\"]\n[production]");
+    succeed(&mut build(&mirror, &recipe));
+    let files = out(&mut knarr(&mirror, &["image", "files", "app"]));
+    let listed: BTreeSet<&str> = files
+        .lines()
+        .filter(|line| line.starts_with('-'))
+        .map(|line| line.rsplit(' ').next().unwrap())
+        .collect();
+    let spdx = out(&mut knarr(&mirror, &["image", "sbom", "app"]));
+    let told: BTreeSet<&str> =
+        spdx.split("\"fileName\":\".").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert_eq!(told, listed);
+    contains(&out(&mut asking(&mirror, &["image", "verify", "app"])), &["0 are not accounted for"]);
+    let why = out(&mut knarr(&mirror, &["image", "why", "app", "/usr/bin/application"]));
+    contains(&why, &["package    application 1.0", &mirror.fingerprint()]);
+    contains(
+        &out(&mut knarr(&mirror, &["image", "why", "app", "/etc/worker.conf"])),
+        &["knarr: files of the recipe"],
+    );
+}
+
 /// Replaces bytes of a blob by as many others, and everything that names it by its digest, up to the index.
 fn plant(store: &Path, from: &[u8], to: &[u8]) {
     assert_eq!(from.len(), to.len());

@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use sha2::{Digest, Sha256};
 
+use crate::registry_server::Serving;
 use crate::support::{Deb, Mirror, fail, needs_root, succeed};
 
 const RECIPE: &str = r#"
@@ -197,6 +198,33 @@ fn what_is_left_out_or_removed_is_in_no_inventory() {
         fail(&mut knarr(&mirror, &["image", "why", "app", path]), 84);
     }
     contains(&out(&mut asking(&mirror, &["image", "verify", "app"])), &["0 are not accounted for"]);
+}
+
+#[test]
+fn what_a_slim_image_says_is_what_is_in_it() {
+    needs_root!();
+    let mirror = mirror();
+    let recipe = RECIPE
+        .replace("\"minimal\"", "\"slim\"")
+        .replace("[production]", "[image]\nentrypoint = [\"/usr/bin/application\"]\n[production]");
+    succeed(&mut build(&mirror, &recipe));
+    let files = out(&mut knarr(&mirror, &["image", "files", "app"]));
+    let listed: BTreeSet<&str> = files
+        .lines()
+        .filter(|line| line.starts_with('-'))
+        .map(|line| line.rsplit(' ').next().unwrap())
+        .collect();
+    let spdx = out(&mut knarr(&mirror, &["image", "sbom", "app"]));
+    let told: BTreeSet<&str> =
+        spdx.split("\"fileName\":\".").skip(1).map(|rest| rest.split('"').next().unwrap()).collect();
+    assert_eq!(told, listed);
+    contains(&out(&mut asking(&mirror, &["image", "verify", "app"])), &["0 are not accounted for"]);
+    let why = out(&mut knarr(&mirror, &["image", "why", "app", "/usr/bin/application"]));
+    contains(&why, &["package    application 1.0", &mirror.fingerprint()]);
+    contains(
+        &out(&mut knarr(&mirror, &["image", "why", "app", "/etc/worker.conf"])),
+        &["knarr: files of the recipe"],
+    );
 }
 
 /// Replaces bytes of a blob by as many others, and everything that names it by its digest, up to the index.
@@ -477,4 +505,33 @@ fn a_rebuild_takes_the_context_as_it_was_or_not_at_all() {
     fs::write(mirror.path("elsewhere/worker.conf"), "answer = 42").unwrap();
     let told = out(rebuild().arg("--context").arg(mirror.path("elsewhere")));
     contains(&told, &["library 1.0", "1.1"]);
+}
+
+#[test]
+fn what_is_said_of_an_image_travels_with_it() {
+    needs_root!();
+    let mirror = mirror();
+    let digest = out(&mut build(&mirror, RECIPE)).trim().to_owned();
+    let key = mirror.path("cosign");
+    succeed(knarr(&mirror, &["image", "key", "generate", "--output"]).arg(&key));
+    let registry = Serving::start(&mirror.path("registry"), &[]);
+    let name = format!("{}/team/app:1", registry.address);
+    succeed(&mut knarr(&mirror, &["tag", "app", &name]));
+    let mut sign = knarr(&mirror, &["image", "sign", &name, "--key"]);
+    succeed(sign.arg(mirror.path("cosign.key")).env("COSIGN_PASSWORD", "secret"));
+    succeed(&mut knarr(&mirror, &["push", &name]));
+    // Where cosign looks for it.
+    let tags = out(&mut knarr(&mirror, &["search", "tags", &format!("{}/team/app", registry.address)]));
+    contains(&tags, &["1\n", &format!("{}.sig\n", digest.replace(':', "-"))]);
+    let elsewhere = |words: &[&str]| {
+        let mut command = knarr(&mirror, words);
+        command.env("KNARR_STORE", mirror.path("elsewhere"));
+        command
+    };
+    succeed(&mut elsewhere(&["pull", "--referrers", &name]));
+    succeed(
+        elsewhere(&["image", "verify", &name, "--signature-only", "--key"]).arg(mirror.path("cosign.pub")),
+    );
+    contains(&out(&mut elsewhere(&["image", "sbom", &name, "--format", "table"])), &["application"]);
+    contains(&out(&mut elsewhere(&["image", "why", &name, "/usr/bin/application"])), &["application"]);
 }

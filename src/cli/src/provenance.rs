@@ -42,6 +42,11 @@ pub(crate) struct MirrorArgs {
 }
 
 impl MirrorArgs {
+    /// Addresses given by hand.
+    pub(crate) fn addresses(&self) -> &[String] {
+        &self.mirror
+    }
+
     /// The words of `knarr bootstrap` that say the same.
     pub(crate) fn words(&self) -> Vec<String> {
         let mut words = Vec::new();
@@ -162,20 +167,7 @@ pub(crate) fn why(args: &WhyArgs, ui: &Ui) -> anyhow::Result<()> {
     let image = find(&store, &args.image, &args.platform)?;
     let origin = Origin::load(&store, &image.descriptor)?;
     let path = args.path.trim_start_matches('/');
-    let mut answers = Vec::new();
-    // A link is answered for, and then what it leads to.
-    let mut next = Some(path.to_owned());
-    while let Some(trace) = next.take().and_then(|path| origin.why(&path)) {
-        if !trace.file.link.is_empty() && answers.len() < 40 {
-            let parent = trace.file.path.rsplit_once('/').map_or("", |(parent, _)| parent);
-            next = Some(format!(
-                "{}/{}",
-                if trace.file.link.starts_with('/') { "" } else { parent },
-                trace.file.link
-            ));
-        }
-        answers.push(trace);
-    }
+    let answers = traces(&origin, path);
     if answers.is_empty() {
         let real = origin.inventory.resolve(path, true);
         if real.is_some_and(|real| origin.inventory.is_directory(&real)) {
@@ -190,6 +182,24 @@ pub(crate) fn why(args: &WhyArgs, ui: &Ui) -> anyhow::Result<()> {
         }
         None => answers.iter().try_for_each(|trace| ui.print(&text(trace, &origin.recipe)?)),
     }
+}
+
+/// How what is at a path came there, and of a link also what it leads to.
+fn traces<'a>(origin: &'a Origin, path: &str) -> Vec<Trace<'a>> {
+    let mut found: Vec<Trace<'a>> = Vec::new();
+    let mut next = Some(path.to_owned());
+    while let Some(trace) = next.take().and_then(|path| origin.why(&path)) {
+        // A link that leads back to itself is told once.
+        if found.iter().any(|known| known.file.path == trace.file.path) {
+            break;
+        }
+        let link = &trace.file.link;
+        let parent = trace.file.path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        next = (!link.is_empty())
+            .then(|| if link.starts_with('/') { link.clone() } else { format!("{parent}/{link}") });
+        found.push(trace);
+    }
+    found
 }
 
 fn text(trace: &Trace<'_>, recipe: &Recipe) -> anyhow::Result<String> {
@@ -301,7 +311,7 @@ pub(crate) fn verify(args: &VerifyArgs, ui: &Ui) -> anyhow::Result<()> {
     let image = find(&store, &args.image, &args.platform)?;
     let origin = Origin::load(&store, &image.descriptor)?;
     let mirror = crate::bootstrap::mirror(&args.mirror.words(), &Settings::load()?)?;
-    let comparison = origin::verify(&store, &image, &origin, &mirror)?;
+    let comparison = origin::verify(&store, &image, &origin, &mirror, args.mirror.addresses())?;
     ui.clear();
     ui.print(&comparison_text(&comparison)?)?;
     if comparison.foreign.is_empty() { Ok(()) } else { Err(Answer(DIFFERS).into()) }

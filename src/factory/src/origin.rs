@@ -231,15 +231,17 @@ pub struct Changed {
 }
 
 /// Compares every file of an image with the .debs of its lock, which are fetched and checked where they are not at
-/// hand.
+/// hand: from `mirrors`, or without any from those that the lock names.
 pub fn verify(
     store: &Store,
     image: &Image,
     origin: &Origin,
     mirror: &Mirror,
+    mirrors: &[String],
 ) -> Result<Comparison, FactoryError> {
     let listing = image.listing(store, &mut |_, _, _| Ok(()))?;
-    let promised = origin.lock.as_ref().map(|lock| promised(lock, mirror)).transpose()?.unwrap_or_default();
+    let lock = origin.lock.as_ref();
+    let promised = lock.map(|lock| promised(lock, mirror, mirrors)).transpose()?.unwrap_or_default();
     // Directories that are links: `bin/x` of a package is `usr/bin/x` here.
     let real = |path: &str| origin.inventory.resolve(path, false);
     let mut claims: HashMap<String, Vec<&Claim>> = HashMap::new();
@@ -295,15 +297,19 @@ struct Claim {
 
 type Promised = BTreeMap<String, Vec<Claim>>;
 
-fn promised(lock: &Lock, mirror: &Mirror) -> Result<Promised, FactoryError> {
+fn promised(lock: &Lock, mirror: &Mirror, mirrors: &[String]) -> Result<Promised, FactoryError> {
     let files: Vec<PoolFile> = lock
         .packages
         .iter()
-        .map(|package| PoolFile {
-            mirrors: lock.releases[package.release].mirrors.clone(),
-            path: package.path.clone(),
-            size_bytes: package.size,
-            digest: package.sha256,
+        .map(|package| {
+            let release = &lock.releases[package.release];
+            let by_hand = !mirrors.is_empty() && release.repository.is_empty();
+            PoolFile {
+                mirrors: if by_hand { mirrors.to_vec() } else { release.mirrors.clone() },
+                path: package.path.clone(),
+                size_bytes: package.size,
+                digest: package.sha256,
+            }
         })
         .collect();
     let ready = Mutex::new(vec![PathBuf::new(); files.len()]);

@@ -2,12 +2,12 @@ use std::fs;
 use std::io::Cursor;
 
 use knarr_base::{Architecture, Digest, Timestamp};
-use knarr_oci::{Descriptor, ImageConfig, Manifest, Platform, media_type};
+use knarr_oci::{Descriptor, ImageConfig, ImageIndex, Manifest, Platform, media_type};
 use knarr_tree::compress::Compression;
 
 use crate::archive::{Format, Loaded, load, save};
 use crate::gc::{Pruned, Which, check, prune};
-use crate::{Store, StoreError};
+use crate::{Artifact, Store, StoreError, companions};
 
 fn store() -> (tempfile::TempDir, Store) {
     let directory = tempfile::tempdir().unwrap();
@@ -244,4 +244,33 @@ fn prune_removes_the_beginning_of_a_blob_that_nobody_goes_on_with() {
     store.ingest().unwrap().partial(&Descriptor::of("", b"abcd")).unwrap().push(b"ab").unwrap();
     let pruned = prune(&store, Which::None, true).unwrap().unwrap();
     assert_eq!((pruned.leftovers, pruned.bytes), (1, 2));
+}
+
+#[test]
+fn what_is_said_of_an_image_belongs_to_it_and_to_the_index_above() {
+    let (_directory, store) = store();
+    let manifest = image(&store, None, "one");
+    let ingest = store.ingest().unwrap();
+    let index = ingest.put(media_type::INDEX, &ImageIndex::of(vec![manifest.clone()]).to_bytes()).unwrap();
+    ingest.add(Some(NAME), &index).unwrap();
+    let artifact = |kind: &'static str| Artifact {
+        kind,
+        documents: vec![(kind, kind.as_bytes().to_vec())],
+        ..Artifact::default()
+    };
+    let attached = ingest.attach_all(&manifest, &[artifact("a/b"), artifact("c/d")]).unwrap();
+    let above = ingest.attach(&attached[0], "e/f", &[("e/f", b"of the first".to_vec())]).unwrap();
+    drop(ingest);
+    let found = |of: &Descriptor| -> Vec<Digest> {
+        companions(&store, of).unwrap().iter().map(|companion| companion.descriptor.digest).collect()
+    };
+    let all = vec![attached[0].digest, attached[1].digest, above.digest];
+    assert_eq!(
+        (found(&manifest), found(&index), found(&attached[0])),
+        (all.clone(), all, vec![above.digest])
+    );
+    store.untag(NAME).unwrap();
+    store.forget(manifest.digest).unwrap();
+    prune(&store, Which::Unnamed, true).unwrap();
+    assert_eq!(store.entries().unwrap(), []);
 }

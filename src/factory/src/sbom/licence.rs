@@ -131,7 +131,8 @@ fn known(lower: &str) -> Option<String> {
     if let Some((licence, exception)) = lower.split_once(" with ") {
         let exception = exception.trim().trim_end_matches(" exception").trim();
         let exception = find(&EXCEPTIONS, exception)?;
-        return Some(format!("{} WITH {exception}", known(licence.trim())?));
+        let licence = known(licence.trim()).filter(|licence| !licence.contains(' '))?;
+        return Some(format!("{licence} WITH {exception}"));
     }
     if let Some(found) = find(&NAMES, lower) {
         return Some(found.to_owned());
@@ -262,6 +263,8 @@ const EXCEPTIONS: [(&str, &str); 9] = [
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::read;
 
     const HEAD: &str = "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n";
@@ -300,5 +303,43 @@ mod tests {
         assert_eq!(read("This package was debianized by hand.\n"), None);
         assert_eq!(read(HEAD), None);
         assert_eq!(read("\u{0}"), None);
+    }
+
+    /// Whether an SPDX expression is one: terms with operators between them, parentheses in pairs.
+    fn is_expression(text: &str) -> bool {
+        let spaced = text.replace('(', " ( ").replace(')', " ) ");
+        let (mut depth, mut wants_term) = (0_i32, true);
+        for word in spaced.split_whitespace() {
+            match word {
+                "(" if wants_term => depth += 1,
+                ")" if !wants_term => depth -= 1,
+                "AND" | "OR" | "WITH" if !wants_term => wants_term = true,
+                "(" | ")" | "AND" | "OR" | "WITH" => return false,
+                _ if !wants_term => return false,
+                _ => wants_term = false,
+            }
+            if depth < 0 {
+                return false;
+            }
+        }
+        depth == 0 && !wants_term
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_a_file_says_the_answer_is_an_expression(
+            names in proptest::collection::vec("([a-zA-Z0-9.+,|() -]|GPL-2\\+|MIT| or | and |, and | with |ü){0,12}", 1..6)
+        ) {
+            let files = names.iter().map(|name| format!("\nFiles: *\nCopyright: x\nLicense: {name}\n"));
+            if let Some(declared) = read(&format!("{HEAD}{}", files.collect::<String>())) {
+                prop_assert!(is_expression(&declared.expression), "{:?}", declared.expression);
+            }
+        }
+
+        #[test]
+        fn any_text_is_read(text in ".{0,400}") {
+            let _ = read(&text);
+            let _ = read(&format!("{HEAD}{text}"));
+        }
     }
 }

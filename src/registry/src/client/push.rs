@@ -12,6 +12,7 @@ use knarr_linux::mapped::MappedFile;
 use knarr_oci::{Descriptor, ImageIndex, MAX_MANIFEST_BYTES, Manifest, Platform, Reference, media_type};
 use knarr_store::Store;
 use knarr_store::gc::Reach;
+use knarr_store::{Companion, companions};
 
 use crate::RegistryError;
 use crate::client::repository::{Repository, referrers_tag};
@@ -46,9 +47,6 @@ pub struct Pushed {
     pub referrers: usize,
 }
 
-/// What speaks of something that speaks of an image is looked for this deep.
-const MAX_REFERRER_DEPTH: usize = 3;
-
 impl Client {
     /// Sends an image to a registry.
     pub fn push(
@@ -73,7 +71,7 @@ impl Client {
         delivery.tree(&tree, &reference.version(), &mounts, &content)?;
         let mut referrers = 0;
         if how.referrers {
-            referrers = delivery.referrers(store, &tree, &mounts)?;
+            referrers = delivery.referrers(store, &root, &mounts)?;
         }
         Ok(delivery.done(root, referrers))
     }
@@ -254,21 +252,16 @@ impl<'a> Delivery<'a> {
         Ok(())
     }
 
-    /// Sends what speaks of the image and of each of its manifests.
-    fn referrers(&self, store: &Store, tree: &Tree, mounts: &Mounts) -> Result<usize, RegistryError> {
+    /// Sends what speaks of the image and of each of its manifests. Signatures get the tag that cosign looks for, too.
+    fn referrers(&self, store: &Store, root: &Descriptor, mounts: &Mounts) -> Result<usize, RegistryError> {
         let content = |blob: &Descriptor| content(store, blob);
-        let mut subjects: Vec<Digest> = tree.manifests.iter().map(|(known, _)| known.digest).collect();
         let mut count = 0;
-        for _ in 0..MAX_REFERRER_DEPTH {
-            let mut next = Vec::new();
-            for subject in subjects {
-                for referrer in store.referrers(subject)? {
-                    let tree = stored_tree(store, &referrer)?;
-                    count += usize::from(self.referrer(&tree, &referrer, subject, mounts, &content)?);
-                    next.push(referrer.digest);
-                }
+        for Companion { descriptor, subject, tag } in companions(store, root)? {
+            let tree = stored_tree(store, &descriptor)?;
+            count += usize::from(self.referrer(&tree, &descriptor, subject, mounts, &content)?);
+            if let Some(tag) = tag {
+                self.tree(&tree, &tag, mounts, &content)?;
             }
-            subjects = next;
         }
         Ok(count)
     }

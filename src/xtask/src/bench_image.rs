@@ -75,8 +75,11 @@ impl Scene {
         let (server, registry) = serve(top)?;
         let scene = Self { top: top.to_owned(), registry, _server: server };
         scene.shell(
-            "knarr -q build base-minbase --store store >/dev/null
+            "knarr -q build base-minbase --store store --lock lock >/dev/null
+            knarr -q build base-minbase --compression gzip -t gz --store store >/dev/null
             knarr -q save base-minbase -o image.tar --store store
+            knarr -q save gz -o gz.tar --store store
+            skopeo --insecure-policy copy -q oci-archive:gz.tar oci:gz:x
             knarr -q save base-minbase --format docker -o docker.tar --store store
             knarr -q export base-minbase -o root.tar --store store
             skopeo --insecure-policy copy -q oci-archive:image.tar oci:layout:x
@@ -150,7 +153,7 @@ fn tasks() -> Vec<Task> {
     let task = |name, ways: Vec<Option<Way>>| Task { name, ways: ways.into_iter().flatten().collect() };
     let skopeo = "skopeo --insecure-policy copy -q";
     vec![
-        task("build, nothing changed", vec![way("knarr", "", "knarr -q build base-minbase --store store")]),
+        task("build, nothing changed", vec![way("knarr", "", "knarr -q build base-minbase --store store --lock lock")]),
         task(
             "a root's tarball becomes an image",
             vec![
@@ -174,11 +177,9 @@ fn tasks() -> Vec<Task> {
                 way(
                     "podman",
                     &format!(
-                        "rm -f out.tar; {PODMAN} image exists x || {PODMAN} load -q -i docker.tar >/dev/null"
+                        "rm -f out.tar; {PODMAN} load -q -i docker.tar >/dev/null; {PODMAN} images -q | head -1 > id"
                     ),
-                    &format!(
-                        "{PODMAN} save -q --format oci-archive -o out.tar docker.io/library/base-minbase:latest"
-                    ),
+                    &format!("{PODMAN} save -q --format oci-archive -o out.tar $(cat id)"),
                 ),
             ],
         ),
@@ -200,8 +201,8 @@ fn tasks() -> Vec<Task> {
                     "knarr -q load -i image.tar --store s3 && knarr -q image mount base-minbase mnt --store s3 && knarr image unmount mnt",
                 ),
                 way("podman", &forget_podman, &format!("{PODMAN} load -q -i image.tar")),
-                way("umoci", "rm -rf u", "umoci unpack --image layout:x u"),
-                way("tar", "rm -rf t && mkdir t", "tar -xf root.tar -C t"),
+                way("umoci", "rm -rf u", "umoci unpack --image gz:x u"),
+                way("tar", "rm -rf t && mkdir t", "tar -xf root.tar -C t && sync -f t"),
             ],
         ),
         task(
@@ -209,15 +210,16 @@ fn tasks() -> Vec<Task> {
             vec![
                 way(
                     "knarr",
-                    "knarr -q tag base-minbase $REGISTRY/k$RANDOM$RANDOM:1 --store store; knarr images --store store --format '{{.Repository}}:{{.Tag}}' | grep $REGISTRY > name",
-                    "knarr -q push $(tail -1 name) --store store && knarr -q rmi $(tail -1 name) --store store",
+                    // With another name at this registry it would have blobs mounted.
+                    "if [ -f name ]; then knarr -q rmi $(cat name) --store store >/dev/null; fi
+                    name=$REGISTRY/k$RANDOM$RANDOM:1; echo $name > name; knarr -q tag base-minbase $name --store store",
+                    "knarr -q push $(cat name) --no-referrers --store store",
                 ),
                 way(
                     "skopeo",
-                    "",
-                    &format!(
-                        "{skopeo} --dest-tls-verify=false oci:layout:x docker://$REGISTRY/s$RANDOM$RANDOM:1"
-                    ),
+                    // It remembers which repository has what, and would have blobs mounted.
+                    "rm -f /var/lib/containers/cache/blob-info-cache-v1.*",
+                    &format!("{skopeo} --dest-tls-verify=false oci:layout:x docker://$REGISTRY/s$RANDOM$RANDOM:1"),
                 ),
             ],
         ),

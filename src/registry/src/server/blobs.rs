@@ -14,7 +14,7 @@ use super::auth::Action;
 use super::body::{Content, FileContent, Reply};
 use super::range::{Chunk, Wanted};
 use super::refusal::Refusal;
-use super::route::{Repository, parse_digest};
+use super::route::{Repository, is_other_digest, parse_digest};
 use super::service::{CONTENT_DIGEST, Call, Service, empty, set, text};
 use super::uploads::Session;
 
@@ -39,6 +39,9 @@ impl Service {
     ) -> Result<Reply, Refusal> {
         let unknown =
             || Refusal::BlobUnknown { repository: repository.to_string(), digest: digest.to_owned() };
+        if is_other_digest(digest) {
+            return Err(unknown());
+        }
         let digest = parse_digest(digest)?;
         if !self.has_blob(repository, digest)? {
             return Err(unknown());
@@ -77,6 +80,11 @@ impl Service {
     }
 
     pub(crate) fn delete_blob(&self, repository: &Repository, digest: &str) -> Result<Reply, Refusal> {
+        let unknown =
+            || Refusal::BlobUnknown { repository: repository.to_string(), digest: digest.to_owned() };
+        if is_other_digest(digest) {
+            return Err(unknown());
+        }
         let parsed = parse_digest(digest)?;
         let view = self.shelves.view()?;
         if self.shelves.contents(&view, repository)?.blobs.contains(&parsed) {
@@ -85,10 +93,7 @@ impl Service {
             });
         }
         if !self.uploads.release(repository, parsed) {
-            return Err(Refusal::BlobUnknown {
-                repository: repository.to_string(),
-                digest: digest.to_owned(),
-            });
+            return Err(unknown());
         }
         empty(StatusCode::ACCEPTED, &[(header::CONTENT_LENGTH, "0".to_owned())])
     }

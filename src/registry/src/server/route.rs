@@ -84,6 +84,15 @@ pub(crate) fn parse_digest(text: &str) -> Result<Digest, Refusal> {
     hex.parse().map_err(|_| invalid())
 }
 
+/// Whether it is a digest of another kind, of which there can be nothing here.
+pub(crate) fn is_other_digest(text: &str) -> bool {
+    text.split_once(':').is_some_and(|(kind, hex)| {
+        kind == "sha512"
+            && hex.len() == 128
+            && hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
 /// What a path means.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Route {

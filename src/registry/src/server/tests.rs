@@ -314,6 +314,8 @@ async fn unknown_digests_and_methods_have_their_own_answers() {
         ("GET", "/v2/app/blobs/sha256:00".to_owned(), 400, "DIGEST_INVALID"),
         ("GET", format!("/v2/app/blobs/{}", Digest::of(b"x")), 404, "BLOB_UNKNOWN"),
         ("POST", format!("/v2/app/blobs/uploads/?digest={sha512}"), 400, "DIGEST_INVALID"),
+        ("GET", format!("/v2/app/blobs/{sha512}"), 404, "BLOB_UNKNOWN"),
+        ("DELETE", format!("/v2/app/blobs/{sha512}"), 404, "BLOB_UNKNOWN"),
         ("PATCH", "/v2/app/blobs/uploads/x".to_owned(), 404, "BLOB_UPLOAD_UNKNOWN"),
         ("GET", "/v2/app/referrers/sha256:00".to_owned(), 400, "DIGEST_INVALID"),
         ("POST", "/v2/app/manifests/v1".to_owned(), 405, "UNSUPPORTED"),

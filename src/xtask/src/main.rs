@@ -1,11 +1,12 @@
 //! Chores: benchmarks and comparisons with peers.
 //!
-//! `cargo xtask bench bootstrap [ROUNDS]`, `cargo xtask resolve [N] [SEED]`, `cargo xtask compare [SUITE]`.
+//! `cargo xtask bench bootstrap [ROUNDS]`, `cargo xtask bench size`, `cargo xtask resolve [N] [SEED]`, `cargo xtask compare [SUITE]`.
 
 mod bench;
 mod compare;
 mod nearby;
 mod resolve;
+mod size;
 
 use anyhow::{Result, bail};
 
@@ -16,13 +17,16 @@ fn main() -> Result<()> {
         ["bench", "bootstrap", rest @ ..] => {
             bench::bootstrap(rest.first().map_or(Ok(3), |rounds| rounds.parse())?)
         }
+        ["bench", "size"] => size::run(),
         ["resolve", rest @ ..] => {
             let number =
                 |position: usize, default| rest.get(position).map_or(Ok(default), |word: &&str| word.parse());
             resolve::run(number(0, 300)?, number(1, 1)? as u64)
         }
         ["compare", rest @ ..] => compare::run(rest.first().unwrap_or(&"trixie")),
-        _ => bail!("usage: cargo xtask bench bootstrap [ROUNDS] | resolve [N] [SEED] | compare [SUITE]"),
+        _ => bail!(
+            "usage: cargo xtask bench bootstrap [ROUNDS] | bench size | resolve [N] [SEED] | compare [SUITE]"
+        ),
     }
 }
 

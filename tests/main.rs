@@ -9,5 +9,6 @@ mod cli;
 mod faults;
 mod images;
 mod real_mirror;
+mod recipes;
 mod rootless;
 mod sources;

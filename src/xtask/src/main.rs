@@ -7,6 +7,7 @@ mod compare;
 mod nearby;
 mod resolve;
 mod size;
+mod twice;
 
 use anyhow::{Result, bail};
 
@@ -18,6 +19,7 @@ fn main() -> Result<()> {
             bench::bootstrap(rest.first().map_or(Ok(3), |rounds| rounds.parse())?)
         }
         ["bench", "size"] => size::run(),
+        ["recipes", names @ ..] => twice::run(names),
         ["resolve", rest @ ..] => {
             let number =
                 |position: usize, default| rest.get(position).map_or(Ok(default), |word: &&str| word.parse());
@@ -25,7 +27,7 @@ fn main() -> Result<()> {
         }
         ["compare", rest @ ..] => compare::run(rest.first().unwrap_or(&"trixie")),
         _ => bail!(
-            "usage: cargo xtask bench bootstrap [ROUNDS] | bench size | resolve [N] [SEED] | compare [SUITE]"
+            "usage: cargo xtask bench bootstrap [ROUNDS] | bench size | recipes [NAME…] | resolve [N] [SEED] | compare [SUITE]"
         ),
     }
 }

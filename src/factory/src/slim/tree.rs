@@ -94,7 +94,7 @@ impl<'a> Tree<'a> {
             match self.kind(&here) {
                 None => return Ok(None),
                 Some(Kind::Symlink) => {
-                    let is_last = rest.iter().all(|part| part.is_empty());
+                    let is_last = rest.iter().all(String::is_empty);
                     let target = String::from_utf8_lossy(&self.root.read_link(&here)?).into_owned();
                     if target.starts_with('/') {
                         found.path.clear();

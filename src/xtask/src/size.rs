@@ -65,11 +65,13 @@ pub(crate) fn recipes() -> Result<Vec<String>> {
 fn weigh(name: &str, holder: &Path) -> Result<Weight> {
     let run = |words: &[&str]| {
         let mut command = Command::new(knarr()?);
-        // A cache that is there is used: what is made of it is the same.
-        if std::env::var_os("KNARR_CACHE_DIR").is_none() {
-            command.env("KNARR_CACHE_DIR", holder.join("cache"));
+        // A cache and a store that are there are used: what is made of them is the same.
+        for (variable, place) in [("KNARR_CACHE_DIR", "cache"), ("KNARR_STORE", "store")] {
+            if std::env::var_os(variable).is_none() {
+                command.env(variable, holder.join(place));
+            }
         }
-        command.args(words).env("KNARR_STORE", holder.join("store"));
+        command.args(words);
         let output = command.output()?;
         if !output.status.success() {
             bail!("{words:?} ended with {}: {}", output.status, String::from_utf8_lossy(&output.stderr));

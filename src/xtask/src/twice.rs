@@ -17,7 +17,8 @@ pub(crate) fn run(names: &[&str]) -> Result<()> {
         match built {
             [Ok(one), Ok(two)] if one == two => report(&format!("{name}: {one}, twice")),
             [Ok(one), Ok(two)] => failed.push(format!("{name}: {one} and then {two}")),
-            [one, two] => failed.extend([one, two].into_iter().filter_map(|built| Some(format!("{name}: {}", built.err()?)))),
+            [one, two] => failed
+                .extend([one, two].into_iter().filter_map(|built| Some(format!("{name}: {}", built.err()?)))),
         }
     }
     if failed.is_empty() { Ok(()) } else { bail!("{}", failed.join("\n")) }

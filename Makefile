@@ -7,7 +7,7 @@ SUDO  := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # What the build and the tests need from Debian.
 DEPS  := gcc libc6-dev pkg-config libgpgme-dev liblzma-dev gpg gpgv xz-utils zstd uidmap qemu-user-static squashfs-tools e2fsprogs busybox-static mmdebstrap docker-registry skopeo openssl
 
-.PHONY: all build deps demo test lint unit compare bench fuzz clean
+.PHONY: all build deps demo test lint unit compare bench recipes fuzz clean
 
 all: build
 
@@ -45,6 +45,10 @@ unit:
 
 bench: build
 	cargo xtask bench bootstrap
+
+# Every ready recipe from the real mirror, built and verified twice; for the night. What they weigh: cargo xtask bench size.
+recipes: build
+	cargo xtask recipes
 
 clean:
 	cargo clean

@@ -470,7 +470,7 @@ suite = "SUITE"
 packages = ["base-files-", "library"]
 [[file]]
 path = "/data"
-text = "shipped\\n"
+text = "shipped\n"
 [production]
 [[verify]]
 command = "test ! -e /bin/sh && test ! -w /data && read word < /data && echo $word | sed s/shipped/tested/"

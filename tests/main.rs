@@ -12,6 +12,7 @@ mod images;
 mod kills;
 mod provenance;
 mod real_mirror;
+mod recipes;
 mod registry;
 mod registry_server;
 mod rootless;

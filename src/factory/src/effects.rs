@@ -290,7 +290,8 @@ fn make_home(root: &Root, accounts: &Accounts, name: &str) -> Result<(), Factory
     Ok(())
 }
 
-const BUNDLE: &str = "etc/ssl/certs/ca-certificates.crt";
+/// Where programs look for certificates.
+pub(crate) const BUNDLE: &str = "etc/ssl/certs/ca-certificates.crt";
 const AUTHORITIES: &str = "usr/share/ca-certificates";
 
 /// The bundle of all certificates: what OpenSSL, GnuTLS, Go and most others read.

@@ -21,6 +21,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::FactoryError;
 use crate::cache::LayerRecord;
+use crate::effects::BUNDLE;
 use crate::groups::{self, Member};
 use crate::inventory::{Inventory, Record};
 use crate::layers::{LayerOptions, write};
@@ -251,7 +252,10 @@ fn documents(scene: &Scene<'_>, tree: &Tree<'_>, plan: &mut Plan) -> Result<(), 
 /// A file of a package that is kept, and that is more than its paperwork.
 fn left_of<'a>(record: &'a Record, kept: &BTreeMap<String, Why>) -> Option<&'a str> {
     let is_file = |path: &&String| !path.starts_with("usr/share/doc/") && kept.contains_key(*path);
-    record.files.iter().find(is_file).map(String::as_str)
+    let found = record.files.iter().find(is_file).map(String::as_str);
+    // Of its certificates the bundle was made, and they are gone.
+    let bundled = record.name == "ca-certificates" && kept.contains_key(BUNDLE);
+    found.or_else(|| bundled.then_some(BUNDLE))
 }
 
 /// The texts of common licences that a copyright file refers to.

@@ -1,12 +1,14 @@
 //! Chores: benchmarks and comparisons with peers.
 //!
-//! `cargo xtask bench bootstrap [ROUNDS]`, `cargo xtask bench image [ROUNDS]`, `cargo xtask resolve [N] [SEED]`, `cargo xtask compare [SUITE]`.
+//! `cargo xtask bench bootstrap|image [ROUNDS]`, `bench size`, `recipes [NAME…]`, `resolve [N] [SEED]`, `compare [SUITE]`.
 
 mod bench;
 mod bench_image;
 mod compare;
 mod nearby;
 mod resolve;
+mod size;
+mod twice;
 
 use anyhow::{Result, bail};
 
@@ -20,15 +22,17 @@ fn main() -> Result<()> {
         ["bench", "image", rest @ ..] => {
             bench_image::run(rest.first().map_or(Ok(3), |rounds| rounds.parse())?)
         }
+        ["bench", "size"] => size::run(),
+        ["recipes", names @ ..] => twice::run(names),
         ["resolve", rest @ ..] => {
             let number =
                 |position: usize, default| rest.get(position).map_or(Ok(default), |word: &&str| word.parse());
             resolve::run(number(0, 300)?, number(1, 1)? as u64)
         }
         ["compare", rest @ ..] => compare::run(rest.first().unwrap_or(&"trixie")),
-        _ => {
-            bail!("usage: cargo xtask bench bootstrap|image [ROUNDS] | resolve [N] [SEED] | compare [SUITE]")
-        }
+        _ => bail!(
+            "usage: cargo xtask bench bootstrap|image [ROUNDS] | bench size | recipes [NAME…] | resolve [N] [SEED] | compare [SUITE]"
+        ),
     }
 }
 

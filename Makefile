@@ -19,12 +19,15 @@ deps:
 build: deps
 	cargo build --release --locked
 
-# Bootstraps Debian from the real mirror, as a directory and as an OCI image, and runs a program of it.
+# Bootstraps Debian from the real mirror, as a directory and as an OCI image, and runs a program of it; builds an
+# image of nginx, which must serve a page before it gets its name.
 demo: build
 	$(SUDO) rm -rf $(DEMO) && mkdir -p $(DEMO)
 	$(SUDO) $(KNARR) bootstrap trixie $(DEMO)/trixie
 	$(SUDO) $(KNARR) bootstrap trixie oci:$(DEMO)/image
 	$(SUDO) chroot $(DEMO)/trixie sh -c '. /etc/os-release; echo "Hello from $$PRETTY_NAME, $$(dpkg -l | grep -c ^ii) packages"'
+	$(SUDO) $(KNARR) build prod-nginx --store $(DEMO)/store
+	$(SUDO) $(KNARR) images --store $(DEMO)/store
 
 test: deps lint unit compare
 

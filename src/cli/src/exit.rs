@@ -80,7 +80,7 @@ fn classify_factory(error: &FactoryError) -> (u8, Option<&'static str>) {
         F::Recipe(_) => (80, Some("`knarr recipe schema` says what there may be")),
         F::Run { .. } => (81, None),
         F::Verify { missing, .. } if !missing.is_empty() => {
-            (82, Some("keep = [\"…\"] in the recipe keeps files that were left out"))
+            (82, Some("`knarr build --fix` finds out what the recipe must keep"))
         }
         F::Verify { .. } => (82, Some("--no-verify builds the image all the same, for a look at it")),
         F::Request(_) | F::Context { .. } | F::NoAccount { .. } | F::BadAccount { .. } | F::Stage { .. } => {

@@ -4,7 +4,7 @@
 //! a step whose key is known is not done again. Choosing and unpacking packages is `bootstrap`'s work, keeping
 //! images `store`'s.
 //!
-//! Spec: docs/formats/recipe.md, docs/guide/images.md.
+//! Spec: docs/guide/recipes.md; docs/formats/inventory.md and provenance.md for what is said of an image.
 #![forbid(unsafe_code)]
 
 pub mod accounts;

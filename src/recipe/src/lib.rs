@@ -4,7 +4,7 @@
 //! [`Recipe::for_target`] answers with what is to be built for development or for production. Building is
 //! `factory`'s work.
 //!
-//! Spec: docs/formats/recipe.md; its JSON Schema is [`schema`].
+//! Spec: docs/guide/recipes.md; docs/formats/recipe.schema.json is what [`schema`] answers.
 #![forbid(unsafe_code)]
 
 pub mod builtin;

@@ -107,3 +107,12 @@ fn a_recipe_survives_being_written_and_read() {
     let recipe = Recipe::parse("r", text).unwrap();
     assert_eq!(Recipe::parse("r", &recipe.to_text().unwrap()).unwrap(), recipe);
 }
+
+#[test]
+fn the_published_schema_is_that_of_this_program() {
+    let published = include_str!("../../../docs/formats/recipe.schema.json");
+    assert!(
+        published.trim_end() == crate::schema(),
+        "write it anew: knarr recipe schema > docs/formats/recipe.schema.json"
+    );
+}

@@ -16,6 +16,7 @@ use knarr_store::Store;
 use knarr_tree::compress::Compression;
 
 use crate::bootstrap;
+use crate::provenance::MirrorArgs;
 use crate::settings::Settings;
 use crate::ui::Ui;
 
@@ -72,24 +73,8 @@ pub(crate) struct Args {
     /// Number of the user who works in a development container; without it yours
     #[arg(long, value_name = "UID")]
     uid: Option<u32>,
-    /// Mirrors to use instead of the suite's own
-    #[arg(long, value_name = "URL")]
-    mirror: Vec<String>,
-    /// Keyring that replaces the suite's own
-    #[arg(long, value_name = "FILE")]
-    keyring: Vec<String>,
-    /// Use the mirror as it was at this time: 20261121T091544Z
-    #[arg(long, value_name = "TIMESTAMP", conflicts_with = "mirror")]
-    snapshot: Option<String>,
-    /// Accept Release files that are no longer valid
-    #[arg(long)]
-    insecure_allow_expired: bool,
-    /// Use the cache only
-    #[arg(long)]
-    offline: bool,
-    /// Where the cache lies
-    #[arg(long, env = "KNARR_CACHE_DIR", value_name = "DIR")]
-    cache_dir: Option<PathBuf>,
+    #[command(flatten)]
+    mirrors: MirrorArgs,
     /// Where images lie
     #[arg(long, env = "KNARR_STORE", value_name = "DIR")]
     store: Option<PathBuf>,
@@ -115,7 +100,7 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     entered.map_err(BootstrapError::from)?;
     let file = crate::recipe::open(&args.recipe)?;
     let store = Store::open(&store_dir)?;
-    let words = bootstrap_words(args);
+    let words = args.mirrors.words();
     let mirror = bootstrap::mirror(&words, &settings)?;
     let options = |suite: &str, architecture: Architecture, repositories: &[String]| {
         let made = bootstrap::base_options(&words, suite, architecture, repositories, &settings);
@@ -166,31 +151,6 @@ fn caller() -> u32 {
         Some(uid) if uid > 0 => uid,
         _ => 1000,
     }
-}
-
-fn bootstrap_words(args: &Args) -> Vec<String> {
-    let mut words = Vec::new();
-    let mut add = |flag: &str, value: Option<String>| {
-        words.push(flag.to_owned());
-        words.extend(value);
-    };
-    args.keyring.iter().for_each(|path| add("--keyring", Some(path.clone())));
-    if let Some(time) = &args.snapshot {
-        add("--snapshot", Some(time.clone()));
-    }
-    if let Some(dir) = &args.cache_dir {
-        add("--cache-dir", Some(dir.display().to_string()));
-    }
-    for (given, flag) in
-        [(args.offline, "--offline"), (args.insecure_allow_expired, "--insecure-allow-expired")]
-    {
-        if given {
-            add(flag, None);
-        }
-    }
-    // Behind the suite and the target come mirrors, which begin with no dash.
-    words.extend(args.mirror.iter().cloned());
-    words
 }
 
 fn request(args: &Args, mut file: crate::recipe::Opened, dev_uid: u32) -> anyhow::Result<Request> {

@@ -18,7 +18,7 @@ use crate::image::{PlatformArg, StoreArgs, find};
 use crate::settings::Settings;
 use crate::ui::Ui;
 
-/// Where packages come from, for what asks the mirrors after an image was built.
+/// Where packages come from.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct MirrorArgs {
     /// Mirrors to use instead of the suite's own
@@ -68,6 +68,7 @@ impl MirrorArgs {
                 add(flag, None);
             }
         }
+        // Behind the suite and the target come mirrors, which begin with no dash.
         words.extend(self.mirror.iter().cloned());
         words
     }

@@ -1,0 +1,409 @@
+//! Control groups, both versions: how much of the machine processes may use.
+//!
+//! [`Hierarchies::detect`] says what this machine mounts; [`Hierarchies::create`] makes the directories of one group,
+//! a [`Cgroup`]. Which file takes which value is for others to know. Only directories that were made here are removed.
+//!
+//! Spec: cgroups(7); cgroup-v1 and cgroup-v2 in the kernel's documentation.
+
+pub mod device;
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::LinuxError;
+
+/// The controllers of version 1 that a group gets without being asked: to be counted, frozen and guarded. Each costs a
+/// move of every process, so those that only limits need come with the limits.
+pub const ALWAYS: [&str; 6] = ["devices", "memory", "pids", "cpu", "cpuacct", "freezer"];
+
+/// How this machine's control groups are mounted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Hierarchies {
+    /// One directory for each controller, or for a few.
+    V1(Vec<Mounted>),
+    /// One directory for all.
+    V2(PathBuf),
+}
+
+/// A hierarchy of version 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mounted {
+    /// What it controls.
+    pub controllers: Vec<String>,
+    /// Where it is mounted.
+    pub path: PathBuf,
+}
+
+/// One group: its directory in each hierarchy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cgroup {
+    /// Whether it is of version 2.
+    pub unified: bool,
+    /// Its directories.
+    pub directories: Vec<Directory>,
+}
+
+/// A group's directory in one hierarchy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Directory {
+    /// What it controls; empty in version 2, where it controls all.
+    pub controllers: Vec<String>,
+    /// Where it is.
+    pub path: PathBuf,
+    /// The topmost directory that was made for it, if any was.
+    pub made: Option<PathBuf>,
+}
+
+impl Hierarchies {
+    /// What this process sees mounted.
+    pub fn detect() -> Result<Self, LinuxError> {
+        let text = fs::read_to_string("/proc/self/mountinfo").map_err(LinuxError::step("read the mounts"))?;
+        Self::parse(&text).ok_or_else(|| LinuxError::Step {
+            step: "find control groups".to_owned(),
+            source: io::Error::other(
+                "no cgroup file system is mounted; `mount -t cgroup2 cgroup2 /sys/fs/cgroup` mounts it",
+            ),
+        })
+    }
+
+    /// Reads `/proc/PID/mountinfo`. Where version 1 has controllers, it counts: version 2 beside it has none.
+    #[must_use]
+    pub fn parse(mountinfo: &str) -> Option<Self> {
+        let mut first = Vec::new();
+        let mut second = None;
+        for line in mountinfo.lines() {
+            let (left, right) = line.split_once(" - ")?;
+            let path = || left.split(' ').nth(4).map(PathBuf::from);
+            let mut right = right.split(' ');
+            match right.next()? {
+                "cgroup" => {
+                    let controllers = controllers_of(right.nth(1)?);
+                    let is_new = !first.iter().any(|mounted: &Mounted| mounted.controllers == controllers);
+                    if !controllers.is_empty() && is_new {
+                        first.push(Mounted { controllers, path: path()? });
+                    }
+                }
+                "cgroup2" if second.is_none() => second = path(),
+                _ => {}
+            }
+        }
+        if first.is_empty() { second.map(Self::V2) } else { Some(Self::V1(first)) }
+    }
+
+    /// Whether all is in one directory.
+    #[must_use]
+    pub const fn is_unified(&self) -> bool {
+        matches!(self, Self::V2(_))
+    }
+
+    /// Makes the group at `path`, an absolute path in each hierarchy, with [`ALWAYS`] and the controllers `wanted`. What
+    /// was made is removed again when something fails.
+    pub fn create(&self, path: &str, wanted: &[&str]) -> Result<Cgroup, LinuxError> {
+        let mut cgroup = Cgroup { unified: self.is_unified(), directories: Vec::new() };
+        let made = match self {
+            Self::V1(mounts) => create_first(mounts, path, wanted, &mut cgroup),
+            Self::V2(root) => create_second(root, path, &mut cgroup),
+        };
+        match made {
+            Ok(()) => Ok(cgroup),
+            Err(error) => {
+                // The first error is the one that matters.
+                let _ = cgroup.remove();
+                Err(error)
+            }
+        }
+    }
+}
+
+fn controllers_of(options: &str) -> Vec<String> {
+    const KNOWN: [&str; 13] = [
+        "cpu",
+        "cpuacct",
+        "cpuset",
+        "memory",
+        "devices",
+        "freezer",
+        "blkio",
+        "pids",
+        "hugetlb",
+        "net_cls",
+        "net_prio",
+        "perf_event",
+        "rdma",
+    ];
+    options.split(',').filter(|option| KNOWN.contains(option)).map(str::to_owned).collect()
+}
+
+fn create_first(
+    mounts: &[Mounted],
+    path: &str,
+    wanted: &[&str],
+    cgroup: &mut Cgroup,
+) -> Result<(), LinuxError> {
+    for mounted in mounts {
+        let is_wanted = |name: &String| ALWAYS.contains(&name.as_str()) || wanted.contains(&name.as_str());
+        if !mounted.controllers.iter().any(is_wanted) {
+            continue;
+        }
+        let directory = make_directory(&mounted.path, path, &mounted.controllers)?;
+        let is_set = mounted.controllers.iter().any(|name| name == "cpuset");
+        let place = directory.path.clone();
+        cgroup.directories.push(directory);
+        if is_set {
+            fill_cpuset(&mounted.path, &place)?;
+        }
+    }
+    Ok(())
+}
+
+fn create_second(root: &Path, path: &str, cgroup: &mut Cgroup) -> Result<(), LinuxError> {
+    let directory = make_directory(root, path, &[])?;
+    let place = directory.path.clone();
+    cgroup.directories.push(directory);
+    let mut above: Vec<&Path> =
+        place.ancestors().skip(1).take_while(|above| above.starts_with(root)).collect();
+    above.reverse();
+    for above in above {
+        enable_controllers(above)?;
+    }
+    Ok(())
+}
+
+fn make_directory(root: &Path, path: &str, controllers: &[String]) -> Result<Directory, LinuxError> {
+    let full = root.join(path.trim_start_matches('/'));
+    let missing = full.ancestors().take_while(|above| !above.exists()).last().map(Path::to_owned);
+    let made = fs::create_dir_all(&full);
+    made.map_err(LinuxError::step(format!("make the control group {}", full.display())))?;
+    Ok(Directory { controllers: controllers.to_vec(), path: full, made: missing })
+}
+
+/// A new group of processors has none, and no process can join it, until it gets those of the one above.
+fn fill_cpuset(root: &Path, directory: &Path) -> Result<(), LinuxError> {
+    let mut chain: Vec<&Path> =
+        directory.ancestors().take_while(|above| *above != root && above.starts_with(root)).collect();
+    chain.reverse();
+    for path in chain {
+        for file in ["cpuset.cpus", "cpuset.mems"] {
+            let own = read(&path.join(file))?;
+            if own.trim().is_empty() {
+                let above = path.parent().unwrap_or(root);
+                write(&path.join(file), read(&above.join(file))?.trim())?;
+            }
+        }
+    }
+    Ok(())
+}
+
+fn enable_controllers(directory: &Path) -> Result<(), LinuxError> {
+    let available = read(&directory.join("cgroup.controllers"))?;
+    let enabled = read(&directory.join("cgroup.subtree_control"))?;
+    let enabled: Vec<&str> = enabled.split_ascii_whitespace().collect();
+    for controller in available.split_ascii_whitespace().filter(|name| !enabled.contains(name)) {
+        // One that is not to be had, say for a group with processes, is missed only where a limit needs it.
+        let _ = write(&directory.join("cgroup.subtree_control"), &format!("+{controller}"));
+    }
+    Ok(())
+}
+
+impl Cgroup {
+    /// The directory that has a controller.
+    #[must_use]
+    pub fn directory(&self, controller: &str) -> Option<&Path> {
+        let has = |directory: &&Directory| {
+            self.unified || directory.controllers.iter().any(|name| name == controller)
+        };
+        self.directories.iter().find(has).map(|directory| directory.path.as_path())
+    }
+
+    /// Writes a value into a controller's file.
+    pub fn write(&self, controller: &str, file: &str, value: &str) -> Result<(), LinuxError> {
+        write(&self.file(controller, file)?, value)
+    }
+
+    /// Reads a controller's file.
+    pub fn read(&self, controller: &str, file: &str) -> Result<String, LinuxError> {
+        read(&self.file(controller, file)?)
+    }
+
+    fn file(&self, controller: &str, file: &str) -> Result<PathBuf, LinuxError> {
+        let directory = self.directory(controller).ok_or_else(|| LinuxError::Step {
+            step: format!("set {file}"),
+            source: io::Error::other(format!("this machine has no {controller} controller")),
+        })?;
+        Ok(directory.join(file))
+    }
+
+    /// Moves a process into the group.
+    pub fn join(&self, pid: i32) -> Result<(), LinuxError> {
+        self.directories
+            .iter()
+            .try_for_each(|directory| write(&directory.path.join("cgroup.procs"), &pid.to_string()))
+    }
+
+    /// Whether no process was in it before.
+    pub fn is_empty(&self) -> Result<bool, LinuxError> {
+        Ok(self.processes()?.is_empty())
+    }
+
+    /// The processes in the group and in those below it.
+    pub fn processes(&self) -> Result<Vec<i32>, LinuxError> {
+        let Some(directory) = self.directories.first() else { return Ok(Vec::new()) };
+        let mut pids = Vec::new();
+        collect_processes(&directory.path, &mut pids)?;
+        Ok(pids)
+    }
+
+    /// Stops all processes where they are.
+    pub fn freeze(&self) -> Result<(), LinuxError> {
+        self.set_frozen(true)
+    }
+
+    /// Lets them go on.
+    pub fn thaw(&self) -> Result<(), LinuxError> {
+        self.set_frozen(false)
+    }
+
+    fn set_frozen(&self, frozen: bool) -> Result<(), LinuxError> {
+        const TRIES: u32 = 1000;
+        let (file, value) = match (self.unified, frozen) {
+            (true, true) => ("cgroup.freeze", "1"),
+            (true, false) => ("cgroup.freeze", "0"),
+            (false, true) => ("freezer.state", "FROZEN"),
+            (false, false) => ("freezer.state", "THAWED"),
+        };
+        for _ in 0..TRIES {
+            self.write("freezer", file, value)?;
+            if self.is_frozen()? == frozen {
+                return Ok(());
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Err(LinuxError::Step {
+            step: format!("write {value} to {file}"),
+            source: io::Error::new(io::ErrorKind::TimedOut, "the processes did not follow"),
+        })
+    }
+
+    /// Whether the processes are stopped.
+    pub fn is_frozen(&self) -> Result<bool, LinuxError> {
+        if self.unified {
+            return Ok(self.read("freezer", "cgroup.events")?.contains("frozen 1"));
+        }
+        match self.directory("freezer") {
+            Some(directory) => Ok(read(&directory.join("freezer.state"))?.trim() == "FROZEN"),
+            None => Ok(false),
+        }
+    }
+
+    /// Sends a signal to every process.
+    pub fn signal(&self, signal: i32) -> Result<(), LinuxError> {
+        for pid in self.processes()? {
+            // SAFETY: plain numbers. One that has just ended needs no signal.
+            unsafe { libc::kill(pid, signal) };
+        }
+        Ok(())
+    }
+
+    /// Ends every process, those that are being made, too.
+    pub fn kill(&self) -> Result<(), LinuxError> {
+        const TRIES: u32 = 2000;
+        if self.unified && self.write("", "cgroup.kill", "1").is_ok() {
+            return Ok(());
+        }
+        for _ in 0..TRIES {
+            if self.processes()?.is_empty() {
+                return Ok(());
+            }
+            // Frozen, nobody can have children while signals go round. Without a freezer the next round finds them.
+            let frozen = self.directory("freezer").is_some() && self.freeze().is_ok();
+            self.signal(libc::SIGKILL)?;
+            if frozen {
+                self.thaw()?;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        Ok(())
+    }
+
+    /// Removes the directories that were made for it, with all below. Waits a little for processes that are ending.
+    pub fn remove(&self) -> Result<(), LinuxError> {
+        self.directories.iter().try_for_each(remove_directory)
+    }
+}
+
+fn collect_processes(directory: &Path, pids: &mut Vec<i32>) -> Result<(), LinuxError> {
+    let text = match fs::read_to_string(directory.join("cgroup.procs")) {
+        Err(error) if is_gone(&error) => return Ok(()),
+        other => other.map_err(LinuxError::step(format!("read {}/cgroup.procs", directory.display())))?,
+    };
+    pids.extend(text.lines().filter_map(|line| line.parse::<i32>().ok()).filter(|pid| *pid > 0));
+    for below in directories_in(directory) {
+        collect_processes(&below, pids)?;
+    }
+    Ok(())
+}
+
+fn is_gone(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ENODEV | libc::EOPNOTSUPP))
+}
+
+fn directories_in(directory: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(directory) else { return Vec::new() };
+    let entries = entries.filter_map(Result::ok);
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .collect()
+}
+
+fn remove_directory(directory: &Directory) -> Result<(), LinuxError> {
+    let Some(made) = &directory.made else { return Ok(()) };
+    remove_tree(&directory.path)?;
+    let above = directory.path.ancestors().skip(1).take_while(|above| above.starts_with(made));
+    for above in above {
+        // Somebody else's group may be in it by now; the last one out removes it.
+        if fs::remove_dir(above).is_err() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+fn remove_tree(directory: &Path) -> Result<(), LinuxError> {
+    const TRIES: u32 = 2000;
+    for attempt in 0.. {
+        match fs::remove_dir(directory) {
+            Ok(()) => break,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => break,
+            Err(error) if error.raw_os_error() == Some(libc::EBUSY) && attempt < TRIES => {
+                for below in directories_in(directory) {
+                    remove_tree(&below)?;
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+            Err(error) => {
+                return Err(LinuxError::Step {
+                    step: format!("remove the control group {}", directory.display()),
+                    source: error,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<String, LinuxError> {
+    fs::read_to_string(path).map_err(LinuxError::step(format!("read {}", path.display())))
+}
+
+fn write(path: &Path, value: &str) -> Result<(), LinuxError> {
+    use std::io::Write;
+    let written =
+        fs::OpenOptions::new().write(true).open(path).and_then(|mut file| file.write_all(value.as_bytes()));
+    written.map_err(LinuxError::step(format!("write {value} to {}", path.display())))
+}
+
+#[cfg(test)]
+mod tests;

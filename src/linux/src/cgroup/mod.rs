@@ -1,7 +1,7 @@
 //! Control groups, both versions: how much of the machine processes may use.
 //!
-//! [`Hierarchies::detect`] says what this machine mounts; [`Hierarchies::create`] makes the directories of one group,
-//! a [`Cgroup`]. Which file takes which value is for others to know. Only directories that were made here are removed.
+//! [`Hierarchies::detect`] says what this machine mounts; [`Hierarchies::plan`] names the directories of one group, a
+//! [`Cgroup`], and [`Cgroup::make`] makes them. Which file takes which value is for others to know. Only directories that were made here are removed.
 //!
 //! Spec: cgroups(7); cgroup-v1 and cgroup-v2 in the kernel's documentation.
 
@@ -50,9 +50,11 @@ pub struct Cgroup {
 pub struct Directory {
     /// What it controls; empty in version 2, where it controls all.
     pub controllers: Vec<String>,
+    /// Where the hierarchy is mounted.
+    pub root: PathBuf,
     /// Where it is.
     pub path: PathBuf,
-    /// The topmost directory that was made for it, if any was.
+    /// The topmost directory that is made for it, if any is.
     pub made: Option<PathBuf>,
 }
 
@@ -98,23 +100,28 @@ impl Hierarchies {
         matches!(self, Self::V2(_))
     }
 
-    /// Makes the group at `path`, an absolute path in each hierarchy, with [`ALWAYS`] and the controllers `wanted`. What
-    /// was made is removed again when something fails.
-    pub fn create(&self, path: &str, wanted: &[&str]) -> Result<Cgroup, LinuxError> {
-        let mut cgroup = Cgroup { unified: self.is_unified(), directories: Vec::new() };
-        let made = match self {
-            Self::V1(mounts) => create_first(mounts, path, wanted, &mut cgroup),
-            Self::V2(root) => create_second(root, path, &mut cgroup),
-        };
-        match made {
-            Ok(()) => Ok(cgroup),
-            Err(error) => {
-                // The first error is the one that matters.
-                let _ = cgroup.remove();
-                Err(error)
+    /// The group at `path`, an absolute path in each hierarchy, with [`ALWAYS`] and the controllers `wanted`. Nothing is
+    /// made yet: so it can be noted down before, and found again whatever happens.
+    #[must_use]
+    pub fn plan(&self, path: &str, wanted: &[&str]) -> Cgroup {
+        let is_wanted = |name: &String| ALWAYS.contains(&name.as_str()) || wanted.contains(&name.as_str());
+        match self {
+            Self::V1(mounts) => {
+                let wanted = mounts.iter().filter(|mounted| mounted.controllers.iter().any(is_wanted));
+                Cgroup { unified: false, directories: wanted.map(|one| plan_one(one, path)).collect() }
+            }
+            Self::V2(root) => {
+                let root = Mounted { controllers: Vec::new(), path: root.clone() };
+                Cgroup { unified: true, directories: vec![plan_one(&root, path)] }
             }
         }
     }
+}
+
+fn plan_one(mounted: &Mounted, path: &str) -> Directory {
+    let full = mounted.path.join(path.trim_start_matches('/'));
+    let made = full.ancestors().take_while(|above| !above.exists()).last().map(Path::to_owned);
+    Directory { controllers: mounted.controllers.clone(), root: mounted.path.clone(), path: full, made }
 }
 
 fn controllers_of(options: &str) -> Vec<String> {
@@ -134,49 +141,6 @@ fn controllers_of(options: &str) -> Vec<String> {
         "rdma",
     ];
     options.split(',').filter(|option| KNOWN.contains(option)).map(str::to_owned).collect()
-}
-
-fn create_first(
-    mounts: &[Mounted],
-    path: &str,
-    wanted: &[&str],
-    cgroup: &mut Cgroup,
-) -> Result<(), LinuxError> {
-    for mounted in mounts {
-        let is_wanted = |name: &String| ALWAYS.contains(&name.as_str()) || wanted.contains(&name.as_str());
-        if !mounted.controllers.iter().any(is_wanted) {
-            continue;
-        }
-        let directory = make_directory(&mounted.path, path, &mounted.controllers)?;
-        let is_set = mounted.controllers.iter().any(|name| name == "cpuset");
-        let place = directory.path.clone();
-        cgroup.directories.push(directory);
-        if is_set {
-            fill_cpuset(&mounted.path, &place)?;
-        }
-    }
-    Ok(())
-}
-
-fn create_second(root: &Path, path: &str, cgroup: &mut Cgroup) -> Result<(), LinuxError> {
-    let directory = make_directory(root, path, &[])?;
-    let place = directory.path.clone();
-    cgroup.directories.push(directory);
-    let mut above: Vec<&Path> =
-        place.ancestors().skip(1).take_while(|above| above.starts_with(root)).collect();
-    above.reverse();
-    for above in above {
-        enable_controllers(above)?;
-    }
-    Ok(())
-}
-
-fn make_directory(root: &Path, path: &str, controllers: &[String]) -> Result<Directory, LinuxError> {
-    let full = root.join(path.trim_start_matches('/'));
-    let missing = full.ancestors().take_while(|above| !above.exists()).last().map(Path::to_owned);
-    let made = fs::create_dir_all(&full);
-    made.map_err(LinuxError::step(format!("make the control group {}", full.display())))?;
-    Ok(Directory { controllers: controllers.to_vec(), path: full, made: missing })
 }
 
 /// A new group of processors has none, and no process can join it, until it gets those of the one above.
@@ -208,6 +172,15 @@ fn enable_controllers(directory: &Path) -> Result<(), LinuxError> {
 }
 
 impl Cgroup {
+    /// Makes the directories. What was made is removed again when something fails.
+    pub fn make(&self) -> Result<(), LinuxError> {
+        let made = self.directories.iter().try_for_each(|directory| directory.make(self.unified));
+        made.inspect_err(|_| {
+            // The first error is the one that matters.
+            let _ = self.remove();
+        })
+    }
+
     /// The directory that has a controller.
     #[must_use]
     pub fn directory(&self, controller: &str) -> Option<&Path> {
@@ -330,6 +303,23 @@ impl Cgroup {
     /// Removes the directories that were made for it, with all below. Waits a little for processes that are ending.
     pub fn remove(&self) -> Result<(), LinuxError> {
         self.directories.iter().try_for_each(remove_directory)
+    }
+}
+
+impl Directory {
+    fn make(&self, unified: bool) -> Result<(), LinuxError> {
+        let made = fs::create_dir_all(&self.path);
+        made.map_err(LinuxError::step(format!("make the control group {}", self.path.display())))?;
+        if self.controllers.iter().any(|name| name == "cpuset") {
+            fill_cpuset(&self.root, &self.path)?;
+        }
+        if !unified {
+            return Ok(());
+        }
+        let above = self.path.ancestors().skip(1).take_while(|above| above.starts_with(&self.root));
+        let mut above: Vec<&Path> = above.collect();
+        above.reverse();
+        above.into_iter().try_for_each(enable_controllers)
     }
 }
 

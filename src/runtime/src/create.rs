@@ -210,6 +210,7 @@ impl Making<'_> {
         match cloned.map_err(RuntimeError::step("make the namespaces"))? {
             Cloned::Child => {
                 drop(ours);
+                self.container.unlock();
                 if launch.is_staged() { stage(init, launch) } else { init.run() }
             }
             Cloned::Parent(process) => {

@@ -198,7 +198,7 @@ pub struct Container {
     pub directory: PathBuf,
     /// What is known of it.
     pub state: State,
-    _lock: fs::File,
+    lock: Option<fs::File>,
 }
 
 impl Container {
@@ -223,7 +223,7 @@ impl Container {
             other => other.map_err(RuntimeError::file("make", &directory))?,
         }
         let lock = lock(&directory, &state.id)?;
-        let container = Self { directory, state, _lock: lock };
+        let container = Self { directory, state, lock: Some(lock) };
         container.write(CONFIG, config)?;
         container.save()?;
         Ok(container)
@@ -235,7 +235,12 @@ impl Container {
         let directory = root.join(id);
         let lock = lock(&directory, id)?;
         let state = read_state(&directory, id)?;
-        Ok(Self { directory, state, _lock: lock })
+        Ok(Self { directory, state, lock: Some(lock) })
+    }
+
+    /// Lets others have it. A child must do so at once: it shares its parent's lock.
+    pub(crate) fn unlock(&mut self) {
+        self.lock = None;
     }
 
     /// What it does.

@@ -120,6 +120,7 @@ impl Init<'_> {
                 rustix::system::setdomainname(name.as_bytes()).map_err(io::Error::from)
             }
             Step::SetPropagation { propagation, recursive } => set_host_propagation(*propagation, *recursive),
+            Step::MakePrivateAbove(path) => make_private_above(path),
             Step::OpenRoot(path) => Rootfs::open(path).map(|rootfs| progress.rootfs = Some(rootfs)),
             Step::Mount(mount) => self.mount(mount, progress),
             Step::AwaitCgroup { new_namespace } => self.await_cgroup(*new_namespace, progress),
@@ -375,6 +376,17 @@ fn late_namespaces(plan: &Plan) -> u64 {
 fn set_host_propagation(propagation: mounts::Propagation, recursive: bool) -> io::Result<()> {
     let root = rustix::fs::open("/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     mounts::set_propagation(root.as_fd(), propagation, recursive)
+}
+
+/// The kernel changes a mount by its own root only, so that is looked for first.
+fn make_private_above(path: &Path) -> io::Result<()> {
+    let path = std::fs::canonicalize(path)?;
+    let text = std::fs::read_to_string("/proc/self/mountinfo")?;
+    let places = text.lines().filter_map(|line| line.split(' ').nth(4)).map(|place| place.replace("\\040", " "));
+    let above = places.filter(|place| path.starts_with(place)).max_by_key(String::len);
+    let above = above.ok_or_else(|| io::Error::other("no mount has it"))?;
+    let root = rustix::fs::open(above, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    mounts::set_propagation(root.as_fd(), mounts::Propagation::PRIVATE, false)
 }
 
 fn set_flags(mount: &Detached, plan: &MountPlan) -> io::Result<()> {

@@ -66,7 +66,7 @@ pub fn kill(container: &Container, signal: i32, all: bool) -> Result<(), Runtime
 pub fn delete(container: &Container, force: bool) -> Result<Vec<RuntimeError>, RuntimeError> {
     let status = container.status()?;
     if status != Status::Stopped {
-        if !force && status != Status::Created {
+        if !force {
             return Err(wrong_status("delete", container, status));
         }
         end(container, status)?;

@@ -323,6 +323,9 @@ fn add_root(spec: &Spec, facts: &Facts, launch: &Launch, steps: &mut Vec<Step>) 
     let propagation = root_propagation(spec)?;
     let (first, recursive) = propagation.unwrap_or((Propagation::SLAVE, true));
     steps.push(Step::SetPropagation { propagation: first, recursive });
+    if !matches!(first, Propagation::SLAVE | Propagation::PRIVATE) {
+        steps.push(Step::MakePrivateAbove(facts.bundle.join(&root.path)));
+    }
     steps.push(Step::OpenRoot(facts.bundle.join(&root.path)));
     for (index, mount) in spec.mounts.iter().enumerate() {
         let plan = MountPlan::new(mount, index, facts)?;

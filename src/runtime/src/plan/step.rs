@@ -25,6 +25,8 @@ pub enum Step {
         /// Whether that holds for all mounts below.
         recursive: bool,
     },
+    /// Keeps mounts from reaching the host through the mount in which the root lies.
+    MakePrivateAbove(PathBuf),
     /// Makes the root a mount of its own and holds on to it.
     OpenRoot(PathBuf),
     /// Mounts something in it.
@@ -110,6 +112,7 @@ impl fmt::Display for Step {
             Self::SetPropagation { propagation, recursive } => {
                 write!(formatter, "make the mounts {}", propagation_name(*propagation, *recursive))
             }
+            Self::MakePrivateAbove(path) => write!(formatter, "make the mount that has {} private", path.display()),
             Self::OpenRoot(path) => write!(formatter, "open the root {}", path.display()),
             Self::Mount(mount) => write!(formatter, "{mount}"),
             Self::AwaitCgroup { new_namespace: false } => write!(formatter, "join the control group"),

@@ -277,26 +277,33 @@ pub fn set_limit(resource: u32, soft: u64, hard: u64) -> io::Result<()> {
 /// The number of a limit, as the OCI names it.
 #[must_use]
 pub fn limit_number(name: &str) -> Option<u32> {
-    const NAMES: [(&str, u32); 16] = [
-        ("RLIMIT_CPU", libc::RLIMIT_CPU),
-        ("RLIMIT_FSIZE", libc::RLIMIT_FSIZE),
-        ("RLIMIT_DATA", libc::RLIMIT_DATA),
-        ("RLIMIT_STACK", libc::RLIMIT_STACK),
-        ("RLIMIT_CORE", libc::RLIMIT_CORE),
-        ("RLIMIT_RSS", libc::RLIMIT_RSS),
-        ("RLIMIT_NPROC", libc::RLIMIT_NPROC),
-        ("RLIMIT_NOFILE", libc::RLIMIT_NOFILE),
-        ("RLIMIT_MEMLOCK", libc::RLIMIT_MEMLOCK),
-        ("RLIMIT_AS", libc::RLIMIT_AS),
-        ("RLIMIT_LOCKS", libc::RLIMIT_LOCKS),
-        ("RLIMIT_SIGPENDING", libc::RLIMIT_SIGPENDING),
-        ("RLIMIT_MSGQUEUE", libc::RLIMIT_MSGQUEUE),
-        ("RLIMIT_NICE", libc::RLIMIT_NICE),
-        ("RLIMIT_RTPRIO", libc::RLIMIT_RTPRIO),
-        ("RLIMIT_RTTIME", libc::RLIMIT_RTTIME),
-    ];
-    NAMES.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
+    LIMITS.iter().find(|(known, _)| *known == name).map(|(_, number)| *number)
 }
+
+/// The name of a limit.
+#[must_use]
+pub fn limit_name(number: u32) -> &'static str {
+    LIMITS.iter().find(|(_, known)| *known == number).map_or("a limit", |(name, _)| name)
+}
+
+const LIMITS: [(&str, u32); 16] = [
+    ("RLIMIT_CPU", libc::RLIMIT_CPU),
+    ("RLIMIT_FSIZE", libc::RLIMIT_FSIZE),
+    ("RLIMIT_DATA", libc::RLIMIT_DATA),
+    ("RLIMIT_STACK", libc::RLIMIT_STACK),
+    ("RLIMIT_CORE", libc::RLIMIT_CORE),
+    ("RLIMIT_RSS", libc::RLIMIT_RSS),
+    ("RLIMIT_NPROC", libc::RLIMIT_NPROC),
+    ("RLIMIT_NOFILE", libc::RLIMIT_NOFILE),
+    ("RLIMIT_MEMLOCK", libc::RLIMIT_MEMLOCK),
+    ("RLIMIT_AS", libc::RLIMIT_AS),
+    ("RLIMIT_LOCKS", libc::RLIMIT_LOCKS),
+    ("RLIMIT_SIGPENDING", libc::RLIMIT_SIGPENDING),
+    ("RLIMIT_MSGQUEUE", libc::RLIMIT_MSGQUEUE),
+    ("RLIMIT_NICE", libc::RLIMIT_NICE),
+    ("RLIMIT_RTPRIO", libc::RLIMIT_RTPRIO),
+    ("RLIMIT_RTTIME", libc::RLIMIT_RTTIME),
+];
 
 /// How this process's reads and writes stand back behind those of others.
 pub fn set_io_priority(class: u32, priority: u32) -> io::Result<()> {

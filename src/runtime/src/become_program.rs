@@ -49,8 +49,7 @@ impl Prepared {
         set_attributes(plan)?;
         set_labels(plan, proc)?;
         process::reset_signals().map_err(RuntimeError::step("reset the signals"))?;
-        let first_free = 3 + preserved as i32;
-        process::close_on_exec_from(first_free).map_err(RuntimeError::step("close what was open"))?;
+        keep_descriptors(preserved)?;
         let environment = environment(plan);
         // A directory of the user's own may be closed to root, and the other way round.
         let entered = enter(&plan.cwd).is_ok();
@@ -91,6 +90,29 @@ impl Prepared {
     }
 }
 
+/// Of what was open the program gets the first three and those that were asked for.
+fn keep_descriptors(preserved: u32) -> Result<(), RuntimeError> {
+    let first_free = 3 + preserved as i32;
+    process::close_on_exec_from(first_free).map_err(RuntimeError::step("close what was open"))?;
+    (3..first_free).try_for_each(|fd| {
+        process::set_close_on_exec(fd, false)
+            .map_err(RuntimeError::step(format!("keep descriptor {fd} open")))
+    })
+}
+
+/// Must come before anything is opened: marks what was open to be closed, and
+/// refuses when a descriptor that the program is to get is not open: else it would get one of ours.
+pub fn check_preserved(preserved: u32) -> Result<(), RuntimeError> {
+    process::close_on_exec_from(3).map_err(RuntimeError::step("close what was open"))?;
+    let wanted = 3..3 + i32::try_from(preserved).unwrap_or(i32::MAX - 3);
+    wanted.into_iter().try_for_each(|fd| {
+        let open = process::set_close_on_exec(fd, true);
+        open.map_err(|_| {
+            RuntimeError::Request(format!("--preserve-fds {preserved}: descriptor {fd} is not open"))
+        })
+    })
+}
+
 fn take_terminal(plan: &ProcessPlan, slave: Option<OwnedFd>) -> Result<(), RuntimeError> {
     let take = |slave: OwnedFd| -> io::Result<()> {
         terminal::take_control(slave.as_fd())?;
@@ -118,8 +140,9 @@ fn own_streams(plan: &ProcessPlan) {
 
 fn set_attributes(plan: &ProcessPlan) -> Result<(), RuntimeError> {
     for (resource, soft, hard) in &plan.limits {
+        let name = process::limit_name(*resource);
         process::set_limit(*resource, *soft, *hard)
-            .map_err(RuntimeError::step(format!("set limit {resource} to {soft}, at most {hard}")))?;
+            .map_err(RuntimeError::step(format!("set {name} to {soft}, at most {hard}")))?;
     }
     if let Some(schedule) = &plan.schedule {
         process::set_schedule(schedule).map_err(RuntimeError::step("set the scheduler"))?;

@@ -76,7 +76,6 @@ pub fn create(options: &CreateOptions) -> Result<Created, RuntimeError> {
     let plan = Plan::new(&spec, &facts)?;
     check_console(&plan, options)?;
     check_root(&plan)?;
-    process::close_on_exec_from(3).map_err(RuntimeError::step("close what was open"))?;
     let mut state = State::new(&options.id, &bundle, &spec);
     let wanted: Vec<&str> = plan.settings.iter().map(|setting| setting.controller.as_str()).collect();
     let cgroup =
@@ -297,10 +296,11 @@ impl Making<'_> {
     }
 
     fn run_hooks(&self) -> Result<(), RuntimeError> {
-        // Spec: "created" would be a lie, the process is not ready; all runtimes say so to these two since 1.0.2.
-        let state = self.container.state.to_hook_json("creating");
-        hooks::run(&self.spec.hooks, Point::Prestart, &state)?;
-        hooks::run(&self.spec.hooks, Point::CreateRuntime, &state)
+        // By the specification prestart comes after the start was asked for, of a container that is created; the others
+        // are told what is true.
+        let state = |status| self.container.state.to_hook_json(status);
+        hooks::run(&self.spec.hooks, Point::Prestart, &state("created"))?;
+        hooks::run(&self.spec.hooks, Point::CreateRuntime, &state("creating"))
     }
 
     fn finish(&mut self, options: &CreateOptions) -> Result<Process, RuntimeError> {

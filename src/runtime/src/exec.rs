@@ -52,7 +52,6 @@ pub fn exec(container: &Container, options: &ExecOptions) -> Result<Process, Run
     }
     let spec = container.spec()?;
     let plan = ProcessPlan::new(&options.process, &spec.linux)?;
-    process::close_on_exec_from(3).map_err(RuntimeError::step("close what was open"))?;
     process::set_dumpable(false).map_err(RuntimeError::step("close this process to others"))?;
     let joining = Joining {
         first: first_process(container)?,

@@ -382,7 +382,8 @@ fn set_host_propagation(propagation: mounts::Propagation, recursive: bool) -> io
 fn make_private_above(path: &Path) -> io::Result<()> {
     let path = std::fs::canonicalize(path)?;
     let text = std::fs::read_to_string("/proc/self/mountinfo")?;
-    let places = text.lines().filter_map(|line| line.split(' ').nth(4)).map(|place| place.replace("\\040", " "));
+    let places =
+        text.lines().filter_map(|line| line.split(' ').nth(4)).map(|place| place.replace("\\040", " "));
     let above = places.filter(|place| path.starts_with(place)).max_by_key(String::len);
     let above = above.ok_or_else(|| io::Error::other("no mount has it"))?;
     let root = rustix::fs::open(above, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;

@@ -24,4 +24,5 @@ pub mod spec;
 pub mod state;
 pub mod stats;
 
+pub use become_program::check_preserved;
 pub use error::{RuntimeError, chain};

@@ -262,6 +262,13 @@ fn dispatch(global: &Global, command: Command, arguments: &[String], ui: &Ui) ->
         knarr_linux::seal::start_again_read_only(arguments)
             .map_err(knarr_linux::LinuxError::from_step("start again from a read-only file"))?;
     }
+    match &command {
+        Command::Create(args) | Command::Run(RunArgs { create: args, .. }) => {
+            knarr_runtime::check_preserved(args.preserve_fds)?
+        }
+        Command::Exec(args) => knarr_runtime::check_preserved(args.preserve_fds)?,
+        _ => {}
+    }
     let root = &root(global);
     let open = |id: &str| Container::open(root, id);
     match command {

@@ -112,7 +112,9 @@ impl fmt::Display for Step {
             Self::SetPropagation { propagation, recursive } => {
                 write!(formatter, "make the mounts {}", propagation_name(*propagation, *recursive))
             }
-            Self::MakePrivateAbove(path) => write!(formatter, "make the mount that has {} private", path.display()),
+            Self::MakePrivateAbove(path) => {
+                write!(formatter, "make the mount that has {} private", path.display())
+            }
             Self::OpenRoot(path) => write!(formatter, "open the root {}", path.display()),
             Self::Mount(mount) => write!(formatter, "{mount}"),
             Self::AwaitCgroup { new_namespace: false } => write!(formatter, "join the control group"),

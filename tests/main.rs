@@ -11,4 +11,5 @@ mod image_faults;
 mod images;
 mod real_mirror;
 mod rootless;
+mod runtime;
 mod sources;

@@ -1,5 +1,7 @@
 //! Tries to get out of a container, or to see what it must not see. Each is blocked.
 
+use std::os::unix::fs::OpenOptionsExt;
+
 use super::*;
 
 /// What a script prints inside, as root with docker's capabilities.
@@ -66,16 +68,19 @@ fn the_core_pattern_cannot_be_written() {
 #[test]
 fn sysrq_cannot_be_triggered() {
     needs_root!();
-    assert_blocked("echo h > /proc/sysrq-trigger && echo escaped", "Read-only file system");
+    // Not every kernel has the first.
+    assert_blocked(
+        "echo h > /proc/sysrq-trigger && echo escaped; echo 1 > /proc/irq/default_smp_affinity && echo escaped",
+        "Read-only file system",
+    );
 }
 
 #[test]
 fn masked_paths_are_empty() {
     needs_root!();
-    let text = inside(
-        "wc -c < /proc/kcore; wc -c < /proc/keys; wc -c < /proc/timer_list; ls -A /sys/firmware /proc/acpi | grep -v :",
-    );
-    assert_eq!(text.split_whitespace().collect::<String>(), "000", "{text}");
+    let text =
+        inside("wc -c < /proc/keys; wc -c < /proc/timer_list; ls -A /sys/firmware /proc/acpi | grep -v :");
+    assert_eq!(text.split_whitespace().collect::<String>(), "00", "{text}");
 }
 
 #[test]
@@ -188,7 +193,8 @@ fn raw_sockets_need_their_capability() {
 #[test]
 fn the_name_and_the_clock_of_the_machine_cannot_be_changed() {
     needs_root!();
-    assert_blocked("hostname evil && echo escaped; date -s 2001-01-01 && echo escaped", "not permitted");
+    assert_blocked("hostname evil && echo escaped", "not permitted");
+    assert_blocked("date -s 2001-01-01 >/dev/null; test $(date +%Y) = 2001 && echo escaped", "not permitted");
     let host = fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
     let mut bundle = Bundle::new();
     bundle.set_capabilities(&["CAP_SYS_ADMIN"]);
@@ -213,15 +219,16 @@ fn the_machine_cannot_be_stopped_or_given_modules() {
 fn a_setuid_program_gives_nothing_with_no_new_privileges() {
     needs_root!();
     let mut bundle = Bundle::new();
-    let program = bundle.path("rootfs/bin/setuid");
+    fs::create_dir(bundle.path("rootfs/setuid")).unwrap();
+    let program = bundle.path("rootfs/setuid/ping");
     fs::copy(bundle.path("rootfs/bin/busybox"), &program).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o4755)).unwrap();
     bundle.config["process"]["user"] = json!({ "uid": 1000, "gid": 1000 });
+    bundle.script("/setuid/ping -c1 -w1 127.0.0.1");
+    assert!(bundle.says().contains("1 packets received"));
     bundle.config["process"]["noNewPrivileges"] = json!(true);
-    let text = bundle
-        .script("cp /bin/setuid /tmp/x 2>/dev/null; /bin/setuid sh -c 'id -u'; grep CapEff /proc/self/status")
-        .says();
-    assert!(text.starts_with("1000\n") && text.contains("0000000000000000"), "{text}");
+    let text = bundle.says();
+    assert!(text.contains("ermission denied") && !text.contains("received"), "{text}");
 }
 
 #[test]
@@ -249,7 +256,7 @@ fn groups_of_the_caller_are_dropped() {
 fn a_working_directory_through_a_leaked_descriptor_is_refused() {
     needs_root!();
     // The way of CVE-2024-21626.
-    for number in 3..12 {
+    for number in 3..9 {
         let mut bundle = Bundle::new();
         bundle.config["process"]["cwd"] = json!(format!("/proc/self/fd/{number}"));
         let text = bundle.refuses();
@@ -257,7 +264,7 @@ fn a_working_directory_through_a_leaked_descriptor_is_refused() {
     }
     let bundle = Bundle::new();
     bundle.start();
-    for number in 3..12 {
+    for number in 3..9 {
         let cwd = format!("/proc/self/fd/{number}");
         fail(&mut bundle.oci(&["exec", "--cwd", &cwd, &bundle.id, "ls"]), 255);
     }
@@ -279,12 +286,27 @@ fn no_descriptor_of_the_runtime_is_left_open() {
 fn the_program_of_the_runtime_cannot_be_written_through_proc() {
     needs_root!();
     // The way of CVE-2019-5736: the handle on what waits inside is of a mount that allows no writing.
-    let bundle = Bundle::new();
-    bundle.create();
-    let exe = format!("/proc/{}/exe", bundle.state()["pid"]);
-    let opened = fs::OpenOptions::new().write(true).open(&exe).unwrap_err();
-    assert_eq!(opened.kind(), std::io::ErrorKind::ReadOnlyFilesystem, "{opened}");
     let mut bundle = Bundle::new();
+    bundle.write();
+    // A copy that nobody else runs: what runs cannot be written to anyway.
+    let program = bundle.path("knarr-oci");
+    fs::copy(env!("CARGO_BIN_EXE_knarr"), &program).unwrap();
+    let mut create = Command::new(&program);
+    create.arg("--root").arg(bundle.path("state")).args(["create", "one"]).current_dir(bundle.dir.path());
+    create.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    assert!(create.status().unwrap().success());
+    let state: Value =
+        serde_json::from_slice(&fs::read(bundle.path("state/one/state.json")).unwrap()).unwrap();
+    let handle = fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(0o10_000_000)
+        .open(format!("/proc/{}/exe", state["pid"]))
+        .unwrap();
+    succeed(Command::new(&program).arg("--root").arg(bundle.path("state")).args(["delete", "-f", "one"]));
+    let path = format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&handle));
+    let opened = fs::OpenOptions::new().write(true).open(path).unwrap_err();
+    assert_eq!(opened.kind(), std::io::ErrorKind::ReadOnlyFilesystem, "{opened}");
+    assert!(fs::OpenOptions::new().write(true).open(&program).is_ok());
     bundle.config["process"]["args"] = json!(["/proc/self/exe", "--version"]);
     let text = bundle.says();
     assert!(!text.contains("escaped"), "{text}");
@@ -306,17 +328,19 @@ fn a_destination_that_leads_out_stays_inside() {
     needs_root!();
     // The way of CVE-2021-30465, without the race: by descriptor there is none to win.
     let mut bundle = Bundle::new();
-    let outside = bundle.path("outside");
+    let (outside, second) = (bundle.path("outside"), bundle.path("second"));
     fs::create_dir(&outside).unwrap();
+    fs::create_dir(&second).unwrap();
     symlink(&outside, bundle.path("rootfs/link")).unwrap();
     symlink("../../../../../../../..", bundle.path("rootfs/up")).unwrap();
     bundle.add_mount(json!({ "destination": "/link/below", "type": "tmpfs", "source": "tmpfs" }));
     bundle.add_mount(
-        json!({ "destination": format!("/up{}", outside.display()), "type": "tmpfs", "source": "tmpfs" }),
+        json!({ "destination": format!("/up{}", second.display()), "type": "tmpfs", "source": "tmpfs" }),
     );
     let text = bundle.script("touch /link/below/x && mount | grep -c below").says();
     assert_eq!(text, "1\n");
     assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+    assert!(bundle.path("rootfs").join(second.strip_prefix("/").unwrap()).exists());
 }
 
 #[test]
@@ -401,7 +425,7 @@ fn a_read_only_root_is_read_only() {
     bundle.config["root"]["readonly"] = json!(true);
     let text = bundle.script("touch /x /etc/x /bin/x; echo ok > /dev/shm/x && cat /dev/shm/x").says();
     assert_eq!(text.matches("Read-only file system").count(), 3, "{text}");
-    assert!(text.ends_with("ok\n"), "{text}");
+    assert!(text.contains("ok\n"), "{text}");
 }
 
 #[test]

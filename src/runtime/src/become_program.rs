@@ -125,16 +125,26 @@ fn take_terminal(plan: &ProcessPlan, slave: Option<OwnedFd>) -> Result<(), Runti
     Ok(())
 }
 
-/// What it reads and writes must be its own to open again, as `/dev/stdout`.
+/// What it reads and writes must be its own to open again, as `/dev/stdout`. Files and devices of the host keep their
+/// owners: they were not made for it.
 fn own_streams(plan: &ProcessPlan) {
     let streams = (io::stdin(), io::stdout(), io::stderr());
-    let is_null = |stat: &rustix::fs::Stat| stat.st_rdev == rustix::fs::makedev(1, 3);
     for fd in [streams.0.as_fd(), streams.1.as_fd(), streams.2.as_fd()] {
         let Ok(stat) = rustix::fs::fstat(fd) else { continue };
-        if stat.st_uid != plan.uid && !is_null(&stat) {
-            // A file on a read-only file system, or of a user who is not mapped, keeps its owner.
+        if stat.st_uid != plan.uid && was_made_for_it(&stat) {
+            // The one of a user who is not mapped keeps its owner.
             let _ = rustix::fs::fchown(fd, Some(rustix::fs::Uid::from_raw(plan.uid)), None);
         }
+    }
+}
+
+fn was_made_for_it(stat: &rustix::fs::Stat) -> bool {
+    use rustix::fs::FileType;
+    const TERMINALS: std::ops::Range<u32> = 136..144;
+    match FileType::from_raw_mode(stat.st_mode) {
+        FileType::Fifo | FileType::Socket => true,
+        FileType::CharacterDevice => TERMINALS.contains(&rustix::fs::major(stat.st_rdev)),
+        _ => false,
     }
 }
 

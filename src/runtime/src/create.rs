@@ -83,7 +83,7 @@ pub fn create(options: &CreateOptions) -> Result<Created, RuntimeError> {
     state.set_cgroup(&cgroup);
     let container = Container::reserve(&options.root, state, &text)?;
     let mut making = Making { container, spec: &spec, plan: &plan, cgroup, process: None, hooks_ran: false };
-    match making.make(options, &facts, hierarchies) {
+    match making.make(options, &facts, hierarchies.as_ref()) {
         Ok(process) => Ok(Created { container: making.container, process }),
         Err(error) => {
             making.undo();
@@ -134,9 +134,9 @@ impl Making<'_> {
         &mut self,
         options: &CreateOptions,
         facts: &Facts,
-        hierarchies: Result<Hierarchies, knarr_linux::LinuxError>,
+        hierarchies: Result<&Hierarchies, &knarr_linux::LinuxError>,
     ) -> Result<Process, RuntimeError> {
-        self.make_cgroup(hierarchies.as_ref(), facts.rootless)?;
+        self.make_cgroup(hierarchies, facts.rootless)?;
         let door = terminal::listen(&self.container.door())
             .map_err(RuntimeError::file("make", self.container.door()))?;
         let console = options.console.as_ref().map(UnixStream::try_clone).transpose();
@@ -148,7 +148,7 @@ impl Making<'_> {
             state: self.container.state.clone(),
             channel: theirs,
             cgroup: &self.cgroup.clone(),
-            hierarchies: hierarchies.as_ref().ok(),
+            hierarchies: hierarchies.ok(),
             console,
             door,
             joined: open_namespaces(&self.plan.launch)?,

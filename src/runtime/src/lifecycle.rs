@@ -47,7 +47,8 @@ pub fn kill(container: &Container, signal: i32, all: bool) -> Result<(), Runtime
     let status = container.status()?;
     if all && !container.state.cgroup().directories.is_empty() {
         let cgroup = container.state.cgroup();
-        return Ok(if signal == nix::libc::SIGKILL { cgroup.kill()? } else { cgroup.signal(signal)? });
+        let sent = if signal == nix::libc::SIGKILL { cgroup.kill() } else { cgroup.signal(signal) };
+        return Ok(sent?);
     }
     if !matches!(status, Status::Created | Status::Running | Status::Paused) {
         return Err(wrong_status("kill", container, status));

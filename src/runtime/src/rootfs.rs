@@ -87,7 +87,7 @@ impl Rootfs {
                     if let Ok(target) = readlinkat(&above, *part, Vec::new()) {
                         // A link to what is not there yet: it is made where the link leads.
                         let target = PathBuf::from(target.to_string_lossy().into_owned());
-                        let place = walked.parent().unwrap_or(Path::new("")).join(target);
+                        let place = walked.parent().unwrap_or_else(|| Path::new("")).join(target);
                         self.make(&place, kind, links - 1)?
                     } else {
                         make_one(above.as_fd(), part, kind)?;
@@ -103,7 +103,7 @@ impl Rootfs {
     /// The open directory that has the last part of a path, and that part.
     fn parent_of<'p>(&self, path: &'p Path) -> io::Result<(OwnedFd, &'p std::ffi::OsStr)> {
         let name = path.file_name().ok_or(Errno::INVAL)?;
-        let above = path.parent().unwrap_or(Path::new("/"));
+        let above = path.parent().unwrap_or_else(|| Path::new("/"));
         Ok((self.find_or_make(above, Kind::Directory)?, name))
     }
 

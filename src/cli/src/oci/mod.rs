@@ -264,7 +264,7 @@ fn dispatch(global: &Global, command: Command, arguments: &[String], ui: &Ui) ->
     }
     match &command {
         Command::Create(args) | Command::Run(RunArgs { create: args, .. }) => {
-            knarr_runtime::check_preserved(args.preserve_fds)?
+            knarr_runtime::check_preserved(args.preserve_fds)?;
         }
         Command::Exec(args) => knarr_runtime::check_preserved(args.preserve_fds)?,
         _ => {}
@@ -273,7 +273,8 @@ fn dispatch(global: &Global, command: Command, arguments: &[String], ui: &Ui) ->
     let open = |id: &str| Container::open(root, id);
     match command {
         Command::Create(args) => {
-            drop(create::create(&create_options(root, &args, console(args.console_socket.as_deref())?))?)
+            let console = console(args.console_socket.as_deref())?;
+            create::create(&create_options(root, &args, console))?;
         }
         Command::Start { id } => warn(global, ui, &lifecycle::start(&open(&id)?)?),
         Command::Run(args) => return run_container(global, root, &args, ui),

@@ -102,22 +102,22 @@ impl MountPlan {
             "tmpcopyup" => self.copy_up = true,
             "idmap" => self.id_map = Some(IdMap { recursive: false, uids: vec![], gids: vec![] }),
             "ridmap" => self.id_map = Some(IdMap { recursive: true, uids: vec![], gids: vec![] }),
-            word => {
-                if let Some(propagation) = propagation_by_name(word) {
-                    self.propagation.push(propagation);
-                } else if apply_flag(&mut self.attributes, word) {
-                } else if word
-                    .strip_prefix('r')
-                    .is_some_and(|rest| apply_flag(&mut self.all_attributes, rest))
-                {
-                } else {
-                    options.push(match word.split_once('=') {
-                        Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
-                        None => (word.to_owned(), None),
-                    });
-                }
-            }
+            word if self.take_flag(word) => {}
+            word => options.push(match word.split_once('=') {
+                Some((key, value)) => (key.to_owned(), Some(value.to_owned())),
+                None => (word.to_owned(), None),
+            }),
         }
+    }
+
+    /// Whether the word is a flag of the mount, of all mounts in it, or a way to propagate.
+    fn take_flag(&mut self, word: &str) -> bool {
+        if let Some(propagation) = propagation_by_name(word) {
+            self.propagation.push(propagation);
+            return true;
+        }
+        apply_flag(&mut self.attributes, word)
+            || word.strip_prefix('r').is_some_and(|rest| apply_flag(&mut self.all_attributes, rest))
     }
 
     fn map_ids(&mut self, mount: &Mount) {

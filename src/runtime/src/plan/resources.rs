@@ -16,7 +16,7 @@ pub struct Setting {
     pub value: String,
 }
 
-fn setting(controller: &str, file: impl Into<String>, value: impl ToString) -> Setting {
+fn setting(controller: &str, file: impl Into<String>, value: impl std::fmt::Display) -> Setting {
     Setting { controller: controller.to_owned(), file: file.into(), value: value.to_string() }
 }
 

@@ -177,12 +177,15 @@ impl MountAttributes {
     }
 }
 
-/// The open directory becomes `/`, and the old root is gone, with all that was mounted in it.
-pub fn pivot_root(root: BorrowedFd<'_>) -> io::Result<()> {
+/// The open directory becomes `/`, and the old root is gone, with all that was mounted in it. `reaches_host` says
+/// whether mounts of the old root are still shared with the host's, so that they are parted before.
+pub fn pivot_root(root: BorrowedFd<'_>, reaches_host: bool) -> io::Result<()> {
     rustix::process::fchdir(root)?;
     rustix::process::pivot_root(".", ".")?;
     // The old root lies over the new one now. What is unmounted there must not be unmounted on the host.
-    mount(None::<&str>, ".", None::<&str>, MsFlags::MS_SLAVE | MsFlags::MS_REC, None::<&str>)?;
+    if reaches_host {
+        mount(None::<&str>, ".", None::<&str>, MsFlags::MS_SLAVE | MsFlags::MS_REC, None::<&str>)?;
+    }
     umount2(".", MntFlags::MNT_DETACH)?;
     Ok(rustix::process::chdir("/")?)
 }

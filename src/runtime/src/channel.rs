@@ -20,8 +20,8 @@ pub(crate) enum Message {
     IdsMapped,
     /// From the process in between: the first process has this number.
     Born(i32),
-    /// From outside: the process, which has this number, is in its control group.
-    InCgroup(i32),
+    /// From outside: the process has this number there.
+    Known(i32),
     /// From inside: hooks may run.
     RunHooks,
     /// From outside: they ran well.
@@ -54,7 +54,8 @@ impl Channel {
         let mut bytes = vec![0; MAX_MESSAGE_BYTES];
         let (length, _) = loop {
             match recv(&self.0, bytes.as_mut_slice(), RecvFlags::empty()) {
-                Err(rustix::io::Errno::INTR) => {}
+                // The other side ended without hearing us out; what it said before is still there, behind this one error.
+                Err(rustix::io::Errno::INTR | rustix::io::Errno::CONNRESET) => {}
                 other => break other?,
             }
         };
@@ -89,7 +90,7 @@ impl Message {
             Self::MapIds => b"m".to_vec(),
             Self::IdsMapped => b"M".to_vec(),
             Self::Born(pid) => format!("b{pid}").into_bytes(),
-            Self::InCgroup(pid) => format!("c{pid}").into_bytes(),
+            Self::Known(pid) => format!("c{pid}").into_bytes(),
             Self::RunHooks => b"h".to_vec(),
             Self::HooksRan => b"H".to_vec(),
             Self::Ready => b"r".to_vec(),
@@ -104,7 +105,7 @@ impl Message {
             b'm' => Self::MapIds,
             b'M' => Self::IdsMapped,
             b'b' => Self::Born(text.parse().ok()?),
-            b'c' => Self::InCgroup(text.parse().ok()?),
+            b'c' => Self::Known(text.parse().ok()?),
             b'h' => Self::RunHooks,
             b'H' => Self::HooksRan,
             b'r' => Self::Ready,
@@ -122,6 +123,16 @@ mod tests {
     use super::{Channel, Message};
 
     #[test]
+    fn last_words_are_heard_even_of_one_who_did_not_listen() {
+        let (one, other) = Channel::pair().unwrap();
+        one.say(&Message::Known(7)).unwrap();
+        other.say(&Message::Failed("step".into(), "reason".into())).unwrap();
+        drop(other);
+        assert_eq!(one.hear().unwrap(), Some(Message::Failed("step".into(), "reason".into())));
+        assert_eq!(one.hear().unwrap(), None);
+    }
+
+    #[test]
     fn every_message_arrives_as_it_was_said() {
         let (one, other) = Channel::pair().unwrap();
         let failed = Message::Failed("mount proc on /proc".into(), "not permitted".into());
@@ -129,7 +140,7 @@ mod tests {
             Message::MapIds,
             Message::IdsMapped,
             Message::Born(7),
-            Message::InCgroup(8),
+            Message::Known(8),
             Message::RunHooks,
             Message::HooksRan,
             Message::Ready,

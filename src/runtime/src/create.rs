@@ -38,6 +38,8 @@ pub struct CreateOptions {
     pub id: String,
     /// Its bundle.
     pub bundle: PathBuf,
+    /// Its configuration, where that is not `config.json` of the bundle.
+    pub config: Option<PathBuf>,
     /// Where its terminal's other side is handed over.
     pub console: Option<UnixStream>,
     /// Where its first process's number is written.
@@ -62,7 +64,7 @@ pub struct Created {
 /// Makes a container. This process must have one thread.
 pub fn create(options: &CreateOptions) -> Result<Created, RuntimeError> {
     let bundle = fs::canonicalize(&options.bundle).map_err(RuntimeError::file("find", &options.bundle))?;
-    let (spec, text) = Spec::load(&bundle)?;
+    let (spec, text) = Spec::load(&bundle, options.config.as_deref())?;
     let hierarchies = Hierarchies::detect();
     let rootless = knarr_linux::namespace::is_unprivileged();
     let facts = Facts {
@@ -148,6 +150,7 @@ impl Making<'_> {
             state: self.container.state.clone(),
             channel: theirs,
             cgroup: &self.cgroup.clone(),
+            cgroup_doors: self.cgroup.open_doors()?,
             hierarchies: hierarchies.ok(),
             console,
             door,
@@ -242,7 +245,7 @@ impl Making<'_> {
             let reaped = process.reap();
             born?;
             reaped.map_err(RuntimeError::step("wait for the stage"))?;
-            return self.join_cgroup(ours);
+            return self.introduce(ours);
         }
         self.process = Some(process);
         if maps {
@@ -250,7 +253,7 @@ impl Making<'_> {
             map_ids(launch, pid)?;
             say(ours, &Message::IdsMapped)?;
         }
-        self.join_cgroup(ours)
+        self.introduce(ours)
     }
 
     fn await_birth(&mut self, stage: &Process, ours: &Channel) -> Result<(), RuntimeError> {
@@ -271,13 +274,10 @@ impl Making<'_> {
         }
     }
 
-    fn join_cgroup(&mut self, ours: &Channel) -> Result<(), RuntimeError> {
+    fn introduce(&mut self, ours: &Channel) -> Result<(), RuntimeError> {
         let pid = self.process.as_ref().map_or(0, |process| process.pid);
         self.container.state.pid = pid;
-        if !self.cgroup.unified {
-            self.cgroup.join(pid)?;
-        }
-        say(ours, &Message::InCgroup(pid))
+        say(ours, &Message::Known(pid))
     }
 
     fn talk(&mut self, ours: &Channel) -> Result<(), RuntimeError> {

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
-use knarr_linux::cgroup::Cgroup;
+use knarr_linux::cgroup::{self, Cgroup};
 use knarr_linux::process::{self, Cloned, Namespace, Process};
 use knarr_linux::terminal::{self, Terminal};
 use rustix::fs::{Mode, OFlags};
@@ -56,6 +56,7 @@ pub fn exec(container: &Container, options: &ExecOptions) -> Result<Process, Run
     let joining = Joining {
         first: first_process(container)?,
         state: &container.state,
+        doors: container.state.cgroup().open_doors()?,
         cgroup: container.state.cgroup(),
         plan: &plan,
         options,
@@ -69,6 +70,7 @@ struct Joining<'j> {
     first: Process,
     state: &'j State,
     cgroup: Cgroup,
+    doors: Vec<OwnedFd>,
     plan: &'j ProcessPlan,
     options: &'j ExecOptions,
 }
@@ -124,7 +126,7 @@ impl Joining<'_> {
     }
 
     fn accompany(&self, first: Process, ours: &Channel) -> Result<Process, RuntimeError> {
-        let outcome = self.talk(&first, ours);
+        let outcome = self.talk(ours);
         match outcome {
             Ok(None) => Ok(first),
             Ok(Some(born)) => {
@@ -140,15 +142,10 @@ impl Joining<'_> {
         }
     }
 
-    /// Puts the process into its group, then hears until its side is closed by running the program.
-    fn talk(&self, first: &Process, ours: &Channel) -> Result<Option<Process>, RuntimeError> {
+    /// Hears until the other side is closed by running the program.
+    fn talk(&self, ours: &Channel) -> Result<Option<Process>, RuntimeError> {
         let mut ready = false;
         let mut born = None;
-        if !self.cgroup.unified {
-            self.cgroup.join(first.pid)?;
-        }
-        let said = ours.say(&Message::InCgroup(first.pid));
-        said.map_err(RuntimeError::step("talk to the process"))?;
         loop {
             match ours.hear().map_err(RuntimeError::step("hear from the process"))? {
                 Some(Message::Born(pid)) => {
@@ -173,16 +170,7 @@ impl Joining<'_> {
     }
 
     fn become_it(&self, channel: &Channel) -> Result<std::convert::Infallible, RuntimeError> {
-        let step = || "join the control group";
-        match channel.hear().map_err(RuntimeError::step(step()))? {
-            Some(Message::InCgroup(_)) => {}
-            _ => {
-                return Err(RuntimeError::Step {
-                    step: step().to_owned(),
-                    reason: "the caller is gone".to_owned(),
-                });
-            }
-        }
+        cgroup::enter(&self.doors).map_err(RuntimeError::step("join the control group"))?;
         // What the stage was born into it joins no more.
         let born = if self.is_staged() { 0 } else { Namespace::Pid.flag() };
         let joined = self.first.join_namespaces(self.state.namespaces & !born);

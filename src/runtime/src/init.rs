@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
-use knarr_linux::cgroup::{Cgroup, Hierarchies};
+use knarr_linux::cgroup::{self, Cgroup, Hierarchies};
 use knarr_linux::mounts::{self, Attributes, Detached};
 use knarr_linux::process::{self, Namespace};
 use knarr_linux::terminal::{self, Terminal};
@@ -31,10 +31,12 @@ use crate::state::State;
 pub(crate) struct Init<'c> {
     pub(crate) plan: &'c Plan,
     pub(crate) spec: &'c Spec,
-    /// What hooks are told; its pid comes with [`Message::InCgroup`].
+    /// What hooks are told; its pid comes with [`Message::Known`].
     pub(crate) state: State,
     pub(crate) channel: Channel,
     pub(crate) cgroup: &'c Cgroup,
+    /// Through which it goes into the group.
+    pub(crate) cgroup_doors: Vec<OwnedFd>,
     pub(crate) hierarchies: Option<&'c Hierarchies>,
     /// Where the caller's terminal is handed over.
     pub(crate) console: Option<UnixStream>,
@@ -55,7 +57,6 @@ struct Progress {
     slave: Option<OwnedFd>,
     /// Mounts that become read-only when everything is in place.
     read_only_later: Vec<OwnedFd>,
-    in_cgroup: bool,
     pid: i32,
     proc: Option<Proc>,
 }
@@ -90,6 +91,7 @@ impl Init<'_> {
 
     /// Joins namespaces that exist; those that are new this process was born into.
     fn enter(&self) -> Result<(), RuntimeError> {
+        cgroup::enter(&self.cgroup_doors).map_err(RuntimeError::step("join the control group"))?;
         let launch = &self.plan.launch;
         if launch.makes(Namespace::User) && !launch.is_staged() {
             map_ids(&self.channel)?;
@@ -123,16 +125,17 @@ impl Init<'_> {
             Step::MakePrivateAbove(path) => make_private_above(path),
             Step::OpenRoot(path) => Rootfs::open(path).map(|rootfs| progress.rootfs = Some(rootfs)),
             Step::Mount(mount) => self.mount(mount, progress),
-            Step::AwaitCgroup { new_namespace } => self.await_cgroup(*new_namespace, progress),
+            Step::AwaitNumber => self.await_number(progress),
+            Step::MakeCgroupNamespace => process::unshare(Namespace::Cgroup.flag()),
             Step::MakeDevice(device) => root(progress).and_then(|rootfs| rootfs.make_device(device)),
             Step::Link { path, target } => root(progress).and_then(|rootfs| rootfs.link(path, target)),
             Step::OpenConsole { size } => self.open_console(*size, progress),
             Step::RuntimeHooks => return self.let_hooks_run(progress),
-            Step::ContainerHooks => return self.run_hooks(Point::CreateContainer, "created", progress.pid),
+            Step::ContainerHooks => return self.run_container_hooks(progress),
             Step::SetSysctl { key, value } => set_sysctl(progress, key, value),
             Step::MakeReadOnly(path) => root(progress).and_then(|rootfs| rootfs.make_read_only(path)),
             Step::Mask(path) => root_mut(progress).and_then(|rootfs| rootfs.mask(path)),
-            Step::EnterRoot { pivot } => self.enter_root(*pivot, progress),
+            Step::EnterRoot { pivot, reaches_host } => self.enter_root(*pivot, *reaches_host, progress),
             Step::SetRootPropagation { propagation, recursive } => {
                 set_host_propagation(*propagation, *recursive)
             }
@@ -141,19 +144,20 @@ impl Init<'_> {
         outcome.map_err(RuntimeError::step(step.to_string()))
     }
 
-    fn await_cgroup(&self, new_namespace: bool, progress: &mut Progress) -> io::Result<()> {
-        while !progress.in_cgroup {
+    /// Waits until the caller has told which number this process has outside.
+    fn await_number(&self, progress: &mut Progress) -> io::Result<()> {
+        while progress.pid == 0 {
             match self.channel.hear()? {
-                Some(Message::InCgroup(pid)) => (progress.in_cgroup, progress.pid) = (true, pid),
+                Some(Message::Known(pid)) => progress.pid = pid,
                 _ => return Err(io::Error::other("the caller is gone")),
             }
         }
-        if new_namespace { process::unshare(Namespace::Cgroup.flag()) } else { Ok(()) }
+        Ok(())
     }
 
     fn let_hooks_run(&self, progress: &mut Progress) -> Result<(), RuntimeError> {
         let step = || Step::RuntimeHooks.to_string();
-        self.await_cgroup(false, progress).map_err(RuntimeError::step(step()))?;
+        self.await_number(progress).map_err(RuntimeError::step(step()))?;
         self.channel.say(&Message::RunHooks).map_err(RuntimeError::step(step()))?;
         match self.channel.hear().map_err(RuntimeError::step(step()))? {
             Some(Message::HooksRan) => Ok(()),
@@ -162,6 +166,12 @@ impl Init<'_> {
                 reason: "a hook failed, or the caller is gone".to_owned(),
             }),
         }
+    }
+
+    fn run_container_hooks(&self, progress: &mut Progress) -> Result<(), RuntimeError> {
+        // Hooks are told the number, which comes with it.
+        self.await_number(progress).map_err(RuntimeError::step(Step::ContainerHooks.to_string()))?;
+        self.run_hooks(Point::CreateContainer, "creating", progress.pid)
     }
 
     fn run_hooks(&self, point: Point, status: &str, pid: i32) -> Result<(), RuntimeError> {
@@ -274,7 +284,7 @@ impl Init<'_> {
         Ok(())
     }
 
-    fn enter_root(&self, pivot: bool, progress: &mut Progress) -> io::Result<()> {
+    fn enter_root(&self, pivot: bool, reaches_host: bool, progress: &mut Progress) -> io::Result<()> {
         for mount in progress.read_only_later.drain(..) {
             mounts::set_attributes(mount.as_fd(), &Attributes { set: READ_ONLY, clear: 0 }, false)?;
         }
@@ -285,7 +295,11 @@ impl Init<'_> {
             progress.proc = Some(Proc::open()?);
         }
         let rootfs = root(progress)?;
-        if pivot { mounts::pivot_root(rootfs.as_fd()) } else { mounts::move_root(rootfs.as_fd()) }
+        if pivot {
+            mounts::pivot_root(rootfs.as_fd(), reaches_host)
+        } else {
+            mounts::move_root(rootfs.as_fd())
+        }
     }
 
     fn prepare(&self, plan: &ProcessPlan, progress: &mut Progress) -> Result<Prepared, RuntimeError> {

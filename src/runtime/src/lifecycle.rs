@@ -19,7 +19,7 @@ use crate::spec::Resources;
 use crate::state::{Container, Status};
 
 /// How long a container may take to end after SIGKILL.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Lets a container's program run. Comes back when it runs, with what hooks had to complain of after that.
 pub fn start(container: &Container) -> Result<Vec<RuntimeError>, RuntimeError> {

@@ -498,9 +498,9 @@ impl Spec {
         serde_json::from_slice(text)
     }
 
-    /// Reads the configuration of a bundle. Comes back with its text, too.
-    pub fn load(bundle: &Path) -> Result<(Self, Vec<u8>), RuntimeError> {
-        let path = bundle.join("config.json");
+    /// Reads the configuration of a bundle: `config.json`, or another file. Comes back with its text, too.
+    pub fn load(bundle: &Path, config: Option<&Path>) -> Result<(Self, Vec<u8>), RuntimeError> {
+        let path = bundle.join(config.unwrap_or_else(|| Path::new("config.json")));
         let text = read_bounded(&path)?;
         let spec = Self::parse(&text).map_err(|source| RuntimeError::Config { path, source })?;
         Ok((spec, text))

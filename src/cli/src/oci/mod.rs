@@ -58,6 +58,9 @@ struct Global {
     /// Refused: control groups are made as files here
     #[arg(long)]
     systemd_cgroup: bool,
+    /// Say who makes control groups; only files are offered here
+    #[arg(long, value_name = "NAME", default_value = "cgroupfs", value_parser = ["cgroupfs", "systemd"])]
+    cgroup_manager: String,
     /// Accepted for those who set it; who runs this decides
     #[arg(long, value_name = "WHETHER", num_args = 0..=1, default_missing_value = "true")]
     rootless: Option<String>,
@@ -130,6 +133,9 @@ struct CreateArgs {
     /// Take the bundle from this directory
     #[arg(short, long, default_value = ".", value_name = "DIR")]
     bundle: PathBuf,
+    /// Take another file of the bundle than config.json
+    #[arg(short = 'f', long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Hand the terminal over to who listens on this socket
     #[arg(long, value_name = "SOCKET")]
     console_socket: Option<PathBuf>,
@@ -254,7 +260,7 @@ pub(crate) fn run(oci: Oci, arguments: &[String], ui: &Ui) -> ExitCode {
 }
 
 fn dispatch(global: &Global, command: Command, arguments: &[String], ui: &Ui) -> anyhow::Result<u8> {
-    if global.systemd_cgroup {
+    if global.systemd_cgroup || global.cgroup_manager == "systemd" {
         let text = "control groups are made as files here, systemd is not asked: leave --systemd-cgroup out (podman: --cgroup-manager=cgroupfs)";
         return Err(RuntimeError::Request(text.to_owned()).into());
     }
@@ -321,6 +327,7 @@ fn create_options(root: &Path, args: &CreateArgs, console: Option<UnixStream>) -
         root: root.to_owned(),
         id: args.id.clone(),
         bundle: args.bundle.clone(),
+        config: args.config.clone(),
         console,
         pid_file: args.pid_file.clone(),
         no_pivot: args.no_pivot,
@@ -350,7 +357,7 @@ fn delete(global: &Global, root: &Path, id: &str, force: bool, ui: &Ui) -> anyho
 fn run_container(global: &Global, root: &Path, args: &RunArgs, ui: &Ui) -> anyhow::Result<u8> {
     let signals = if args.detach { None } else { Some(Signals::block()?) };
     let wants_terminal = || -> anyhow::Result<bool> {
-        let (spec, _) = knarr_runtime::spec::Spec::load(&args.create.bundle)?;
+        let (spec, _) = knarr_runtime::spec::Spec::load(&args.create.bundle, args.create.config.as_deref())?;
         Ok(spec.process.is_some_and(|process| process.terminal))
     };
     let own = !args.detach && args.create.console_socket.is_none() && wants_terminal()?;

@@ -299,10 +299,10 @@ fn steps(spec: &Spec, facts: &Facts, launch: &Launch) -> Result<Vec<Step>, Runti
     add_root(spec, facts, launch, &mut steps)?;
     add_devices(spec, launch, &mut steps)?;
     add_guards(spec, facts, &mut steps)?;
-    steps.push(Step::AwaitCgroup { new_namespace: false });
-    if launch.makes(Namespace::Cgroup) && !steps.contains(&Step::AwaitCgroup { new_namespace: true }) {
-        steps.push(Step::AwaitCgroup { new_namespace: true });
+    if launch.makes(Namespace::Cgroup) && !steps.contains(&Step::MakeCgroupNamespace) {
+        steps.push(Step::MakeCgroupNamespace);
     }
+    steps.push(Step::AwaitNumber);
     Ok(steps)
 }
 
@@ -330,9 +330,8 @@ fn add_root(spec: &Spec, facts: &Facts, launch: &Launch, steps: &mut Vec<Step>) 
     for (index, mount) in spec.mounts.iter().enumerate() {
         let plan = MountPlan::new(mount, index, facts)?;
         let is_cgroup = plan.is_cgroup();
-        let is_new = Step::AwaitCgroup { new_namespace: true };
-        if is_cgroup && launch.makes(Namespace::Cgroup) && !steps.contains(&is_new) {
-            steps.push(is_new);
+        if is_cgroup && launch.makes(Namespace::Cgroup) && !steps.contains(&Step::MakeCgroupNamespace) {
+            steps.push(Step::MakeCgroupNamespace);
         }
         steps.push(Step::Mount(Box::new(plan)));
     }
@@ -426,7 +425,9 @@ fn device_plan(device: &Device, bind: bool) -> Result<DevicePlan, RuntimeError> 
 
 fn add_guards(spec: &Spec, facts: &Facts, steps: &mut Vec<Step>) -> Result<(), RuntimeError> {
     let linux = &spec.linux;
-    steps.push(Step::RuntimeHooks);
+    if !spec.hooks.prestart.is_empty() || !spec.hooks.create_runtime.is_empty() {
+        steps.push(Step::RuntimeHooks);
+    }
     if !spec.hooks.create_container.is_empty() {
         steps.push(Step::ContainerHooks);
     }
@@ -445,7 +446,9 @@ fn add_guards(spec: &Spec, facts: &Facts, steps: &mut Vec<Step>) -> Result<(), R
     for path in &linux.masked_paths {
         steps.push(Step::Mask(absolute("linux.maskedPaths", path)?));
     }
-    steps.push(Step::EnterRoot { pivot: !facts.no_pivot });
+    let (first, _) = root_propagation(spec)?.unwrap_or((Propagation::SLAVE, true));
+    let reaches_host = !matches!(first, Propagation::SLAVE | Propagation::PRIVATE);
+    steps.push(Step::EnterRoot { pivot: !facts.no_pivot, reaches_host });
     if let Some((propagation, recursive)) = root_propagation(spec)? {
         steps.push(Step::SetRootPropagation { propagation, recursive });
     }

@@ -31,11 +31,10 @@ pub enum Step {
     OpenRoot(PathBuf),
     /// Mounts something in it.
     Mount(Box<MountPlan>),
-    /// Waits until it is in its control group, which may become the root of those that it sees.
-    AwaitCgroup {
-        /// Whether it does.
-        new_namespace: bool,
-    },
+    /// Waits until it knows its number outside, which hooks are told.
+    AwaitNumber,
+    /// Makes its control group the root of those that it sees.
+    MakeCgroupNamespace,
     /// Makes a device.
     MakeDevice(DevicePlan),
     /// Makes a symbolic link.
@@ -69,6 +68,8 @@ pub enum Step {
     EnterRoot {
         /// By pivot_root.
         pivot: bool,
+        /// Whether what is unmounted here would be unmounted there.
+        reaches_host: bool,
     },
     /// Sets how mounts reach the root.
     SetRootPropagation {
@@ -117,10 +118,8 @@ impl fmt::Display for Step {
             }
             Self::OpenRoot(path) => write!(formatter, "open the root {}", path.display()),
             Self::Mount(mount) => write!(formatter, "{mount}"),
-            Self::AwaitCgroup { new_namespace: false } => write!(formatter, "join the control group"),
-            Self::AwaitCgroup { new_namespace: true } => {
-                write!(formatter, "make the control group the root of those seen")
-            }
+            Self::AwaitNumber => write!(formatter, "wait for the number outside"),
+            Self::MakeCgroupNamespace => write!(formatter, "make the control group the root of those seen"),
             Self::MakeDevice(device) => {
                 let how = if device.bind { "show" } else { "make" };
                 let DevicePlan { kind, major, minor, mode, uid, gid, .. } = device;
@@ -137,8 +136,8 @@ impl fmt::Display for Step {
             Self::SetSysctl { key, value } => write!(formatter, "set {key} to {value}"),
             Self::MakeReadOnly(path) => write!(formatter, "make {} read-only", path.display()),
             Self::Mask(path) => write!(formatter, "hide {}", path.display()),
-            Self::EnterRoot { pivot: true } => write!(formatter, "pivot into the root"),
-            Self::EnterRoot { pivot: false } => write!(formatter, "move the root to /"),
+            Self::EnterRoot { pivot: true, .. } => write!(formatter, "pivot into the root"),
+            Self::EnterRoot { pivot: false, .. } => write!(formatter, "move the root to /"),
             Self::SetRootPropagation { propagation, recursive } => {
                 write!(formatter, "make the root {}", propagation_name(*propagation, *recursive))
             }

@@ -60,16 +60,24 @@ link /dev/stdin to /proc/self/fd/0
 link /dev/stdout to /proc/self/fd/1
 link /dev/stderr to /proc/self/fd/2
 link /dev/ptmx to pts/ptmx
-wait for the hooks outside
 set net.ipv4.ip_forward to 1
 make /proc/sys read-only
 hide /proc/kcore
 pivot into the root
 make the root read-only
-join the control group
 make the control group the root of those seen
+wait for the number outside
 ";
     assert_eq!(found, expected);
+}
+
+#[test]
+fn hooks_outside_are_waited_for_where_there_are_any() {
+    let found = steps(&format!(
+        r#", "hooks": {{"createRuntime": [{{"path": "/bin/true"}}], "createContainer": [{{"path": "/bin/true"}}]}},
+        "linux": {{{MOUNT}}}"#
+    ));
+    assert!(found.contains("wait for the hooks outside\nrun the createContainer hooks\npivot"), "{found}");
 }
 
 #[test]

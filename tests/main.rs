@@ -16,4 +16,5 @@ mod recipes;
 mod registry;
 mod registry_server;
 mod rootless;
+mod runtime;
 mod sources;

@@ -11,6 +11,8 @@ mod exit;
 mod image;
 mod lock;
 mod login;
+mod oci;
+mod prompt;
 mod provenance;
 mod pull;
 mod push;
@@ -86,6 +88,8 @@ enum Command {
     /// Show the suites that can be bootstrapped
     #[command(subcommand)]
     Suite(suite::Command),
+    /// Run containers from OCI bundles
+    Oci(Box<oci::Oci>),
     /// Work with locks
     #[command(subcommand)]
     Lock(lock::Command),
@@ -106,9 +110,15 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     knarr_linux::init_if_requested();
+    if let Some(arguments) = oci::requested() {
+        return oci::main(&arguments);
+    }
     reset_sigpipe();
     let cli = Cli::parse();
     let ui = Ui::new(cli.quiet);
+    if let Command::Oci(oci) = cli.command {
+        return oci::run(*oci, &oci::arguments(), &ui);
+    }
     match run(cli.command, &ui) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => exit::report(&error, &ui),
@@ -135,6 +145,8 @@ fn run(command: Command, ui: &Ui) -> anyhow::Result<()> {
         Command::Recipe(command) => recipe::run(&command, ui),
         Command::Registry(command) => registry::run(command, ui),
         Command::Suite(command) => suite::run(&command, ui),
+        // Has statuses of its own, so it was run before.
+        Command::Oci(_) => Ok(()),
         Command::Lock(command) => lock::run(&command, ui),
         Command::System(command) => system::run(&command, ui),
         Command::Completion { shell } => {

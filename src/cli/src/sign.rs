@@ -11,11 +11,11 @@ use knarr_bootstrap::BootstrapError;
 use knarr_factory::FactoryError;
 use knarr_factory::sign::keys::MAX_KEY_BYTES;
 use knarr_factory::sign::{self, PrivateKey, PublicKey, SignError};
-use knarr_linux::terminal::read_password;
 use knarr_oci::Reference;
 use knarr_store::Store;
 
 use crate::image::StoreArgs;
+use crate::prompt::ask;
 use crate::ui::Ui;
 
 /// What `knarr image sign` takes.
@@ -106,12 +106,12 @@ fn password(prompt: &str) -> anyhow::Result<String> {
     if let Ok(password) = std::env::var("COSIGN_PASSWORD") {
         return Ok(password);
     }
-    read_password(prompt).context("there is no terminal to ask at: set COSIGN_PASSWORD")
+    ask(prompt, true).context("there is no terminal to ask at: set COSIGN_PASSWORD")
 }
 
 fn new_password() -> anyhow::Result<String> {
     let password = password("Password for the new key: ")?;
-    if std::env::var_os("COSIGN_PASSWORD").is_none() && read_password("The same once more: ")? != password {
+    if std::env::var_os("COSIGN_PASSWORD").is_none() && ask("The same once more: ", true)? != password {
         bail!("the two passwords differ");
     }
     Ok(password)

@@ -45,6 +45,11 @@ pub enum LinuxError {
 }
 
 impl LinuxError {
+    /// For `map_err`: which step the kernel refused.
+    pub fn from_step(step: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        Self::step(step)
+    }
+
     pub(crate) fn step(step: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
         let step = step.into();
         move |source| Self::Step { step, source }

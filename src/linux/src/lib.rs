@@ -5,14 +5,21 @@
 //!
 //! Spec: namespaces(7), user_namespaces(7), pid_namespaces(7), mount_namespaces(7).
 //!
-//! JUSTIFICATION for `unsafe`: mapping a file ([`mapped`]) and resetting signals ([`signals`]) have no safe form.
+//! JUSTIFICATION for `unsafe`: mapping a file ([`mapped`]), resetting signals ([`signals`]) and system calls that no
+//! library wraps (clone3, mount_setattr, capset, seccomp, bpf and their kin) have no safe form.
 
+pub mod capability;
+pub mod cgroup;
 pub mod emulator;
 pub mod error;
 pub mod mapped;
+pub mod mounts;
 pub mod namespace;
 pub mod overlay;
+pub mod process;
 pub mod sandbox;
+pub mod seal;
+pub mod seccomp;
 pub mod signals;
 pub mod space;
 pub mod terminal;

@@ -360,7 +360,7 @@ fn prepare(sandbox: &Sandbox) -> Result<Option<Pid>, LinuxError> {
 }
 
 /// A new network has a loopback that is down: programs expect to reach themselves.
-fn raise_loopback() -> io::Result<()> {
+pub fn raise_loopback() -> io::Result<()> {
     let socket = rustix::net::socket(rustix::net::AddressFamily::INET, rustix::net::SocketType::DGRAM, None)?;
     // SAFETY: an all-zero `ifreq` is a value of it.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };

@@ -23,9 +23,49 @@ pub fn interrupted() -> &'static AtomicBool {
     &INTERRUPTED
 }
 
+/// The number of a signal: by number, or by name with or without `SIG`, `RTMIN+3` and `RTMAX-1` among them.
+#[must_use]
+pub fn by_name(text: &str) -> Option<i32> {
+    if let Ok(number) = text.parse::<i32>() {
+        return (0..=libc::SIGRTMAX()).contains(&number).then_some(number);
+    }
+    let upper = text.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    let offset = |text: &str| if text.is_empty() { Some(0) } else { text.parse::<i32>().ok() };
+    let real_time = if let Some(rest) = name.strip_prefix("RTMIN") {
+        Some(libc::SIGRTMIN() + offset(rest)?)
+    } else if let Some(rest) = name.strip_prefix("RTMAX") {
+        Some(libc::SIGRTMAX() + offset(rest)?)
+    } else {
+        None
+    };
+    let in_range = |number: &i32| (libc::SIGRTMIN()..=libc::SIGRTMAX()).contains(number);
+    real_time.map_or_else(
+        || format!("SIG{name}").parse::<Signal>().ok().map(|signal| signal as i32),
+        |number| Some(number).filter(in_range),
+    )
+}
+
 extern "C" fn handle(_: i32) {
     if INTERRUPTED.swap(true, Ordering::SeqCst) {
         // SAFETY: _exit is async-signal-safe and does not return.
         unsafe { libc::_exit(130) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::by_name;
+
+    #[test]
+    fn a_signal_has_a_number_and_names() {
+        for (text, number) in
+            [("9", 9), ("KILL", 9), ("sigterm", 15), ("SIGRTMIN+3", 37), ("RTMAX", 64), ("0", 0)]
+        {
+            assert_eq!(by_name(text), Some(number), "{text}");
+        }
+        for bad in ["", "SIG", "NOPE", "65", "-1", "RTMIN+99"] {
+            assert_eq!(by_name(bad), None, "{bad}");
+        }
     }
 }

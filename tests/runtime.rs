@@ -58,7 +58,7 @@ impl Bundle {
         config["root"]["readonly"] = json!(false);
         let number = COUNT.fetch_add(1, Ordering::SeqCst);
         let id = format!("test-{}-{number}", std::process::id());
-        config["linux"]["cgroupsPath"] = json!(format!("/knarr-tests/{id}"));
+        config["linux"]["cgroupsPath"] = json!(format!("/knarr-{id}"));
         let mut bundle = Self { dir, id, config };
         bundle.set_capabilities(&CAPABILITIES);
         bundle
@@ -150,7 +150,7 @@ impl Bundle {
     }
 
     fn cgroup(&self, controller: &str) -> PathBuf {
-        Path::new("/sys/fs/cgroup").join(controller).join("knarr-tests").join(&self.id)
+        Path::new("/sys/fs/cgroup").join(controller).join(format!("knarr-{}", self.id))
     }
 
     /// Nothing of it is left: no directory, no group, no mount, no process.
@@ -438,7 +438,7 @@ fn what_fails_leaves_nothing_behind() {
     for (place, value, words) in cases {
         let mut bundle = Bundle::new();
         bundle.config = base.config.clone();
-        bundle.config["linux"]["cgroupsPath"] = json!(format!("/knarr-tests/{}", bundle.id));
+        bundle.config["linux"]["cgroupsPath"] = json!(format!("/knarr-{}", bundle.id));
         if place == "/linux/namespaces/1/path" {
             bundle.config["linux"]["namespaces"][1]["path"] = value;
         } else {

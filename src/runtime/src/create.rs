@@ -79,9 +79,7 @@ pub fn create(options: &CreateOptions) -> Result<Created, RuntimeError> {
     check_console(&plan, options)?;
     check_root(&plan)?;
     let mut state = State::new(&options.id, &bundle, &spec);
-    let wanted: Vec<&str> = plan.settings.iter().map(|setting| setting.controller.as_str()).collect();
-    let cgroup =
-        hierarchies.as_ref().map(|hierarchies| hierarchies.plan(&plan.cgroup, &wanted)).unwrap_or_default();
+    let cgroup = hierarchies.as_ref().map(|hierarchies| hierarchies.plan(&plan.cgroup)).unwrap_or_default();
     state.set_cgroup(&cgroup);
     let container = Container::reserve(&options.root, state, &text)?;
     let mut making = Making { container, spec: &spec, plan: &plan, cgroup, process: None, hooks_ran: false };

@@ -915,3 +915,27 @@ fn devices_of_version_2_are_decided_on_by_a_program() {
     fs::remove_dir(&group).unwrap();
     assert_eq!(found, ["0\nnull\n", "1\nnull\n", "1\n"]);
 }
+
+#[test]
+fn somebody_outside_decides_on_calls() {
+    needs_root!();
+    let mut bundle = Bundle::new();
+    let path = bundle.path("seccomp.sock");
+    bundle.config["linux"]["seccomp"] = json!({
+        "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "listenerMetadata": "words",
+        "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY" }]
+    });
+    bundle.script("mkdir /tmp/asked");
+    let listener = UnixListener::bind(&path).unwrap();
+    let decider = std::thread::spawn(move || {
+        let (socket, _) = listener.accept().unwrap();
+        // Who lets go of what he was handed has decided that the calls do not exist.
+        drop(knarr_linux::terminal::receive_descriptor(socket.as_fd()).unwrap());
+    });
+    let text = bundle.says();
+    assert!(text.contains("Function not implemented"), "{text}");
+    decider.join().unwrap();
+    fs::remove_file(&path).unwrap();
+    let text = bundle.refuses();
+    assert!(text.contains("seccomp.sock"), "{text}");
+}

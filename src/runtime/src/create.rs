@@ -21,6 +21,7 @@ use knarr_linux::terminal;
 use rustix::fs::{Mode, OFlags};
 
 use crate::RuntimeError;
+use crate::become_program::Outside;
 use crate::channel::{Channel, Message};
 use crate::hooks::{self, Point};
 use crate::init::{self, Init};
@@ -154,7 +155,7 @@ impl Making<'_> {
             door,
             joined: open_namespaces(&self.plan.launch)?,
             mapped: mapped_mounts(self.plan)?,
-            preserved: options.preserve_fds,
+            outside: Outside::reach(self.plan.process.as_ref(), options.preserve_fds)?,
         };
         let ours = self.clone_first(init, ours)?;
         self.talk(&ours)?;

@@ -790,6 +790,15 @@ fn descriptors_pass_when_they_are_asked_for() {
     assert!(String::from_utf8_lossy(&run(&[]).stderr).contains("3: Bad file descriptor"));
     let text = String::from_utf8_lossy(&run(&["--preserve-fds", "2"]).stderr).into_owned();
     assert!(text.contains("descriptor 4 is not open"), "{text}");
+    bundle.script("echo $LISTEN_FDS $LISTEN_PID; head -c1 <&3");
+    bundle.write();
+    let command = command.replace("exec ", "LISTEN_FDS=1 exec ");
+    let mut shell = Command::new("sh");
+    let root = bundle.path("state").display().to_string();
+    shell
+        .args(["-c", &command, "sh", "oci", "--root", &root, "run", &bundle.id])
+        .current_dir(bundle.dir.path());
+    assert_eq!(String::from_utf8_lossy(&succeed(&mut shell).stdout), "1 1\n{");
 }
 
 #[test]

@@ -51,6 +51,8 @@ pub struct CreateOptions {
     pub no_new_keyring: bool,
     /// So many descriptors after the third are the program's.
     pub preserve_fds: u32,
+    /// So many of them are sockets on which it listens, as it is told.
+    pub listen_fds: u32,
 }
 
 /// A container that waits for its start.
@@ -76,7 +78,11 @@ pub fn create(options: &CreateOptions) -> Result<Created, RuntimeError> {
         no_pivot: options.no_pivot,
         no_new_keyring: options.no_new_keyring,
     };
-    let plan = Plan::new(&spec, &facts)?;
+    let mut plan = Plan::new(&spec, &facts)?;
+    if let Some(process) = plan.process.as_mut().filter(|_| options.listen_fds > 0) {
+        // Spec: sd_listen_fds(3).
+        process.env.extend([format!("LISTEN_FDS={}", options.listen_fds), "LISTEN_PID=1".to_owned()]);
+    }
     check_console(&plan, options)?;
     check_root(&plan)?;
     let mut state = State::new(&options.id, &bundle, &spec);

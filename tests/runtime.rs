@@ -58,7 +58,7 @@ impl Bundle {
         config["root"]["readonly"] = json!(false);
         let number = COUNT.fetch_add(1, Ordering::SeqCst);
         let id = format!("test-{}-{number}", std::process::id());
-        config["linux"]["cgroupsPath"] = json!(format!("/knarr-tests/{id}"));
+        config["linux"]["cgroupsPath"] = json!(format!("/knarr-{id}"));
         let mut bundle = Self { dir, id, config };
         bundle.set_capabilities(&CAPABILITIES);
         bundle
@@ -150,7 +150,7 @@ impl Bundle {
     }
 
     fn cgroup(&self, controller: &str) -> PathBuf {
-        Path::new("/sys/fs/cgroup").join(controller).join("knarr-tests").join(&self.id)
+        Path::new("/sys/fs/cgroup").join(controller).join(format!("knarr-{}", self.id))
     }
 
     /// Nothing of it is left: no directory, no group, no mount, no process.
@@ -438,7 +438,7 @@ fn what_fails_leaves_nothing_behind() {
     for (place, value, words) in cases {
         let mut bundle = Bundle::new();
         bundle.config = base.config.clone();
-        bundle.config["linux"]["cgroupsPath"] = json!(format!("/knarr-tests/{}", bundle.id));
+        bundle.config["linux"]["cgroupsPath"] = json!(format!("/knarr-{}", bundle.id));
         if place == "/linux/namespaces/1/path" {
             bundle.config["linux"]["namespaces"][1]["path"] = value;
         } else {
@@ -790,6 +790,15 @@ fn descriptors_pass_when_they_are_asked_for() {
     assert!(String::from_utf8_lossy(&run(&[]).stderr).contains("3: Bad file descriptor"));
     let text = String::from_utf8_lossy(&run(&["--preserve-fds", "2"]).stderr).into_owned();
     assert!(text.contains("descriptor 4 is not open"), "{text}");
+    bundle.script("echo $LISTEN_FDS $LISTEN_PID; head -c1 <&3");
+    bundle.write();
+    let command = command.replace("exec ", "LISTEN_FDS=1 exec ");
+    let mut shell = Command::new("sh");
+    let root = bundle.path("state").display().to_string();
+    shell
+        .args(["-c", &command, "sh", "oci", "--root", &root, "run", &bundle.id])
+        .current_dir(bundle.dir.path());
+    assert_eq!(String::from_utf8_lossy(&succeed(&mut shell).stdout), "1 1\n{");
 }
 
 #[test]
@@ -824,4 +833,118 @@ fn twenty_at_once_do_not_disturb_each_other() {
             });
         }
     });
+}
+
+#[test]
+fn an_ordinary_user_runs_containers_too() {
+    needs_root!();
+    const USER: u32 = 4711;
+    let bundle = Bundle::new();
+    let program = bundle.path("knarr");
+    fs::copy(env!("CARGO_BIN_EXE_knarr"), &program).unwrap();
+    let as_user = |arguments: &[&str]| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid=4711", "--regid=4711", "--clear-groups", "--"]).arg(&program).arg("oci");
+        command.args(["--root", "state"]).args(arguments).current_dir(bundle.dir.path()).stdin(Stdio::null());
+        command
+    };
+    succeed(Command::new("chown").args(["-R", "4711:4711"]).arg(bundle.dir.path()));
+    fs::remove_file(bundle.path("config.json")).unwrap();
+    succeed(&mut as_user(&["spec", "--rootless"]));
+    let mut config: Value = serde_json::from_slice(&fs::read(bundle.path("config.json")).unwrap()).unwrap();
+    config["process"]["terminal"] = json!(false);
+    config["process"]["args"] = json!(["sh", "-c", "id -u; cat /proc/self/uid_map; touch /dev/shm/x"]);
+    fs::write(bundle.path("config.json"), config.to_string()).unwrap();
+    let output = succeed(&mut as_user(&["run", "one"]));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert_eq!(text.split_whitespace().collect::<Vec<_>>(), ["0", "0", &USER.to_string(), "1"]);
+    // The program is the user's own, so what waits inside runs from a sealed copy of it.
+    let errors = fs::File::create(bundle.path("errors")).unwrap();
+    let status = as_user(&["create", "two"]).stdout(Stdio::null()).stderr(errors).status().unwrap();
+    assert!(status.success(), "{}", fs::read_to_string(bundle.path("errors")).unwrap());
+    let state: Value =
+        serde_json::from_slice(&fs::read(bundle.path("state/two/state.json")).unwrap()).unwrap();
+    let exe = fs::read_link(format!("/proc/{}/exe", state["pid"])).unwrap();
+    assert!(exe.to_string_lossy().contains("memfd:"), "{}", exe.display());
+    succeed(&mut as_user(&["delete", "--force", "two"]));
+    config["linux"]["resources"] = json!({ "pids": { "limit": 5 } });
+    fs::write(bundle.path("config.json"), config.to_string()).unwrap();
+    let text = fail(&mut as_user(&["run", "three"]), 1);
+    assert!(text.contains("control group"), "{text}");
+    assert_eq!(fs::read_dir(bundle.path("state")).unwrap().count(), 0);
+}
+
+#[test]
+fn a_caller_killed_at_any_moment_leaves_nothing_that_delete_does_not_remove() {
+    needs_root!();
+    let bundle = Bundle::new();
+    bundle.write();
+    for delay_ms in (0..60).step_by(3) {
+        let mut caller = bundle.oci(&["create", &bundle.id]);
+        let mut caller =
+            caller.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(delay_ms));
+        caller.kill().unwrap();
+        caller.wait().unwrap();
+        succeed(&mut bundle.oci(&["delete", "--force", &bundle.id]));
+        bundle.assert_gone();
+    }
+    let waiting = |entry: fs::DirEntry| {
+        let command = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&command).contains(&bundle.id)
+    };
+    let end = Instant::now() + Duration::from_secs(20);
+    while fs::read_dir("/proc").unwrap().filter_map(Result::ok).any(waiting) {
+        assert!(Instant::now() < end, "a process waits for a caller that is gone");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn devices_of_version_2_are_decided_on_by_a_program() {
+    needs_root!();
+    use knarr_linux::cgroup::device::{DeviceKind, DeviceRule, MKNOD, READ, WRITE, attach};
+    let places = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"].map(PathBuf::from);
+    let Some(root) = places.into_iter().find(|place| place.join("cgroup.procs").exists()) else {
+        return crate::support::skipped("no control groups of version 2 are mounted");
+    };
+    let group = root.join(format!("knarr-devices-{}", std::process::id()));
+    fs::create_dir(&group).unwrap();
+    let rule = |allow, kind, major, minor, access| DeviceRule { allow, kind, major, minor, access };
+    let deny = rule(false, DeviceKind::All, None, None, READ | WRITE | MKNOD);
+    let null = rule(true, DeviceKind::Character, Some(1), Some(3), READ | WRITE);
+    let zero = rule(true, DeviceKind::Character, Some(1), Some(5), READ);
+    let script = "echo $$ > $0/cgroup.procs; head -c1 /dev/zero | wc -c; echo x > /dev/null && echo null; true > /dev/zero && echo zero";
+    let says = |rules: &[DeviceRule]| {
+        attach(fs::File::open(&group).unwrap().as_fd(), rules).unwrap();
+        let output = Command::new("sh").args(["-c", script]).arg(&group).output().unwrap();
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+    let found = [says(&[deny, null]), says(&[deny, null, zero]), says(&[deny, zero])];
+    fs::remove_dir(&group).unwrap();
+    assert_eq!(found, ["0\nnull\n", "1\nnull\n", "1\n"]);
+}
+
+#[test]
+fn somebody_outside_decides_on_calls() {
+    needs_root!();
+    let mut bundle = Bundle::new();
+    let path = bundle.path("seccomp.sock");
+    bundle.config["linux"]["seccomp"] = json!({
+        "defaultAction": "SCMP_ACT_ALLOW", "listenerPath": path, "listenerMetadata": "words",
+        "syscalls": [{ "names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_NOTIFY" }]
+    });
+    bundle.script("mkdir /tmp/asked");
+    let listener = UnixListener::bind(&path).unwrap();
+    let decider = std::thread::spawn(move || {
+        let (socket, _) = listener.accept().unwrap();
+        // Who lets go of what he was handed has decided that the calls do not exist.
+        drop(knarr_linux::terminal::receive_descriptor(socket.as_fd()).unwrap());
+    });
+    let text = bundle.says();
+    assert!(text.contains("Function not implemented"), "{text}");
+    decider.join().unwrap();
+    fs::remove_file(&path).unwrap();
+    let text = bundle.refuses();
+    assert!(text.contains("seccomp.sock"), "{text}");
 }

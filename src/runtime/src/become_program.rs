@@ -7,7 +7,8 @@
 
 use std::ffi::CString;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use knarr_linux::capability::{self, Capabilities, CapabilitySet};
@@ -34,6 +35,27 @@ pub(crate) struct Prepared {
     capabilities: Capabilities,
     no_new_privileges: bool,
     seccomp: Option<SeccompPlan>,
+    listener: Option<UnixStream>,
+}
+
+/// What the one who becomes the program has from outside.
+#[derive(Debug, Default)]
+pub(crate) struct Outside {
+    /// So many descriptors after the third are the program's.
+    pub(crate) preserved: u32,
+    /// Who decides on some system calls.
+    pub(crate) listener: Option<UnixStream>,
+}
+
+impl Outside {
+    /// Reaches out while the paths of the host are there.
+    pub(crate) fn reach(plan: Option<&ProcessPlan>, preserved: u32) -> Result<Self, RuntimeError> {
+        let seccomp = plan.and_then(|plan| plan.seccomp.as_ref());
+        let path = seccomp.and_then(|seccomp| seccomp.listener.as_ref()).map(|(path, _)| path);
+        let connect =
+            |path: &PathBuf| terminal::connect(path).map_err(RuntimeError::file("connect to", path));
+        Ok(Self { preserved, listener: path.map(connect).transpose()? })
+    }
 }
 
 impl Prepared {
@@ -43,13 +65,13 @@ impl Prepared {
         slave: Option<OwnedFd>,
         proc: Option<&Proc>,
         in_user_namespace: bool,
-        preserved: u32,
+        outside: Outside,
     ) -> Result<Self, RuntimeError> {
         take_terminal(plan, slave)?;
         set_attributes(plan)?;
         set_labels(plan, proc)?;
         process::reset_signals().map_err(RuntimeError::step("reset the signals"))?;
-        keep_descriptors(preserved)?;
+        keep_descriptors(outside.preserved)?;
         let environment = environment(plan);
         // A directory of the user's own may be closed to root, and the other way round.
         let entered = enter(&plan.cwd).is_ok();
@@ -67,6 +89,7 @@ impl Prepared {
             capabilities,
             no_new_privileges: plan.no_new_privileges,
             seccomp: plan.seccomp.clone(),
+            listener: outside.listener,
         })
     }
 
@@ -84,7 +107,7 @@ impl Prepared {
             process::set_no_new_privileges().map_err(RuntimeError::step("set no_new_privs"))?;
         }
         if let Some(plan) = &self.seccomp {
-            load_filter(plan, state)?;
+            load_filter(plan, self.listener.as_ref(), state)?;
         }
         self.capabilities.apply().map_err(RuntimeError::step("set the capabilities"))
     }
@@ -304,16 +327,11 @@ fn words_of(error: &io::Error) -> String {
     }
 }
 
-fn load_filter(plan: &SeccompPlan, state: &State) -> Result<(), RuntimeError> {
-    let step = || "load the seccomp filter";
-    let listener = plan.listener.as_ref().map(|(path, metadata)| {
-        terminal::connect(path).map(|socket| (socket, metadata)).map_err(RuntimeError::step(step()))
-    });
-    let listener = listener.transpose()?;
-    let fd =
-        seccomp::load(&plan.filter, plan.flags, listener.is_some()).map_err(RuntimeError::step(step()))?;
-    if let (Some((socket, metadata)), Some(fd)) = (listener, fd) {
-        let message = state.to_seccomp_json(metadata, fd.as_raw_fd());
+fn load_filter(plan: &SeccompPlan, listener: Option<&UnixStream>, state: &State) -> Result<(), RuntimeError> {
+    let loaded = seccomp::load(&plan.filter, plan.flags, listener.is_some());
+    let fd = loaded.map_err(RuntimeError::step("load the seccomp filter"))?;
+    if let (Some(socket), Some((_, metadata)), Some(fd)) = (listener, &plan.listener, fd) {
+        let message = state.to_seccomp_json(metadata);
         let sent = terminal::send_descriptor(socket.as_fd(), message.as_bytes(), fd.as_fd());
         sent.map_err(RuntimeError::step("hand the seccomp listener over"))?;
     }

@@ -21,6 +21,7 @@ use knarr_linux::terminal;
 use rustix::fs::{Mode, OFlags};
 
 use crate::RuntimeError;
+use crate::become_program::Outside;
 use crate::channel::{Channel, Message};
 use crate::hooks::{self, Point};
 use crate::init::{self, Init};
@@ -50,6 +51,8 @@ pub struct CreateOptions {
     pub no_new_keyring: bool,
     /// So many descriptors after the third are the program's.
     pub preserve_fds: u32,
+    /// So many of them are sockets on which it listens, as it is told.
+    pub listen_fds: u32,
 }
 
 /// A container that waits for its start.
@@ -75,13 +78,15 @@ pub fn create(options: &CreateOptions) -> Result<Created, RuntimeError> {
         no_pivot: options.no_pivot,
         no_new_keyring: options.no_new_keyring,
     };
-    let plan = Plan::new(&spec, &facts)?;
+    let mut plan = Plan::new(&spec, &facts)?;
+    if let Some(process) = plan.process.as_mut().filter(|_| options.listen_fds > 0) {
+        // Spec: sd_listen_fds(3).
+        process.env.extend([format!("LISTEN_FDS={}", options.listen_fds), "LISTEN_PID=1".to_owned()]);
+    }
     check_console(&plan, options)?;
     check_root(&plan)?;
     let mut state = State::new(&options.id, &bundle, &spec);
-    let wanted: Vec<&str> = plan.settings.iter().map(|setting| setting.controller.as_str()).collect();
-    let cgroup =
-        hierarchies.as_ref().map(|hierarchies| hierarchies.plan(&plan.cgroup, &wanted)).unwrap_or_default();
+    let cgroup = hierarchies.as_ref().map(|hierarchies| hierarchies.plan(&plan.cgroup)).unwrap_or_default();
     state.set_cgroup(&cgroup);
     let container = Container::reserve(&options.root, state, &text)?;
     let mut making = Making { container, spec: &spec, plan: &plan, cgroup, process: None, hooks_ran: false };
@@ -156,7 +161,7 @@ impl Making<'_> {
             door,
             joined: open_namespaces(&self.plan.launch)?,
             mapped: mapped_mounts(self.plan)?,
-            preserved: options.preserve_fds,
+            outside: Outside::reach(self.plan.process.as_ref(), options.preserve_fds)?,
         };
         let ours = self.clone_first(init, ours)?;
         self.talk(&ours)?;

@@ -16,7 +16,7 @@ use knarr_linux::terminal::{self, Terminal};
 use rustix::fs::{Mode, OFlags};
 
 use crate::RuntimeError;
-use crate::become_program::{self, Prepared};
+use crate::become_program::{self, Outside, Prepared};
 use crate::channel::{Channel, Message};
 use crate::create::{OutOfMemoryScore, write_pid_file};
 use crate::init::become_root_inside;
@@ -170,6 +170,7 @@ impl Joining<'_> {
     }
 
     fn become_it(&self, channel: &Channel) -> Result<std::convert::Infallible, RuntimeError> {
+        let outside = Outside::reach(Some(self.plan), self.options.preserve_fds)?;
         cgroup::enter(&self.doors).map_err(RuntimeError::step("join the control group"))?;
         // What the stage was born into it joins no more.
         let born = if self.is_staged() { 0 } else { Namespace::Pid.flag() };
@@ -187,9 +188,8 @@ impl Joining<'_> {
         let proc = (!self.plan.labels.is_empty()).then(Proc::open).transpose();
         let proc = proc.map_err(RuntimeError::step("open the kernel's tables"))?;
         let slave = self.open_terminal()?;
-        let preserved = self.options.preserve_fds;
-        let mut prepared =
-            Prepared::new(self.plan, slave, proc.as_ref(), self.state.user_namespace, preserved)?;
+        let user = self.state.user_namespace;
+        let mut prepared = Prepared::new(self.plan, slave, proc.as_ref(), user, outside)?;
         channel.say(&Message::Ready).map_err(RuntimeError::step("talk to the caller"))?;
         Err(prepared.become_it(self.state))
     }

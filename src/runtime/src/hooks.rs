@@ -60,7 +60,7 @@ pub(crate) fn run_all(hooks: &Hooks, point: Point, state: &str) -> Vec<RuntimeEr
 
 fn run_one(hook: &Hook, point: Point, state: &str) -> Result<(), RuntimeError> {
     let fail = |reason: String| RuntimeError::Hook { point: point.name(), path: hook.path.clone(), reason };
-    let mut child = command(hook).spawn().map_err(|error| fail(format!("cannot be run: {error}")))?;
+    let mut child = command(hook, point).spawn().map_err(|error| fail(format!("cannot be run: {error}")))?;
     if let Some(mut stdin) = child.stdin.take() {
         // A hook need not read what it is told.
         let _ = stdin.write_all(state.as_bytes());
@@ -82,12 +82,17 @@ fn run_one(hook: &Hook, point: Point, state: &str) -> Result<(), RuntimeError> {
     Err(fail(if text.is_empty() { how } else { format!("{how}: {text}") }))
 }
 
-fn command(hook: &Hook) -> Command {
+/// Without an environment of its own a hook has the caller's, as people came to count on; inside the container it has
+/// none of that.
+fn command(hook: &Hook, point: Point) -> Command {
     let mut command = Command::new(&hook.path);
     if let Some((name, arguments)) = hook.args.split_first() {
         command.arg0(name).args(arguments);
     }
-    command.env_clear();
+    let is_inside = matches!(point, Point::CreateContainer | Point::StartContainer);
+    if is_inside || !hook.env.is_empty() {
+        command.env_clear();
+    }
     for entry in &hook.env {
         let (key, value) = entry.split_once('=').unwrap_or((entry, ""));
         command.env(key, value);

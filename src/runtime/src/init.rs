@@ -17,7 +17,7 @@ use knarr_linux::terminal::{self, Terminal};
 use rustix::fs::{FileType, Mode, OFlags, fstat};
 
 use crate::RuntimeError;
-use crate::become_program::{self, Prepared};
+use crate::become_program::{self, Outside, Prepared};
 use crate::channel::{Channel, Message};
 use crate::hooks::{self, Point};
 use crate::plan::mount::{MountPlan, What};
@@ -46,8 +46,8 @@ pub(crate) struct Init<'c> {
     pub(crate) joined: Vec<(Namespace, OwnedFd)>,
     /// Mounts with mapped owners, which only the caller could make.
     pub(crate) mapped: HashMap<usize, OwnedFd>,
-    /// How many descriptors after the third the program gets.
-    pub(crate) preserved: u32,
+    /// What the program has from outside.
+    pub(crate) outside: Outside,
 }
 
 /// What grows while steps are walked.
@@ -302,10 +302,11 @@ impl Init<'_> {
         }
     }
 
-    fn prepare(&self, plan: &ProcessPlan, progress: &mut Progress) -> Result<Prepared, RuntimeError> {
+    fn prepare(&mut self, plan: &ProcessPlan, progress: &mut Progress) -> Result<Prepared, RuntimeError> {
         let user = self.plan.launch.has(Namespace::User);
         let slave = progress.slave.take();
-        Prepared::new(plan, slave, progress.proc.as_ref(), user, self.preserved)
+        let outside = std::mem::take(&mut self.outside);
+        Prepared::new(plan, slave, progress.proc.as_ref(), user, outside)
     }
 
     /// Waits for the knock, then becomes the program. Comes back only with what went wrong.

@@ -157,13 +157,12 @@ impl State {
     }
 
     /// What the one who decides on system calls is told.
-    pub(crate) fn to_seccomp_json(&self, metadata: &str, fd: i32) -> String {
+    pub(crate) fn to_seccomp_json(&self, metadata: &str) -> String {
         // Spec: config-linux.md, "The Container Process State".
         json!({
             "ociVersion": self.oci_version,
             "fds": ["seccompFd"],
             "pid": self.pid,
-            "pidFd": fd,
             "metadata": metadata,
             "state": self.to_json("creating"),
         })

@@ -155,6 +155,18 @@ struct CreateArgs {
     id: String,
 }
 
+impl CreateArgs {
+    /// How many descriptors after the third the program gets.
+    fn descriptors(&self) -> u32 {
+        self.preserve_fds.saturating_add(listen_fds())
+    }
+}
+
+/// How many sockets the caller was handed to listen on, which it hands on.
+fn listen_fds() -> u32 {
+    std::env::var("LISTEN_FDS").ok().and_then(|count| count.parse().ok()).unwrap_or_default()
+}
+
 #[derive(Debug, clap::Args)]
 struct RunArgs {
     #[command(flatten)]
@@ -270,7 +282,7 @@ fn dispatch(global: &Global, command: Command, arguments: &[String], ui: &Ui) ->
     }
     match &command {
         Command::Create(args) | Command::Run(RunArgs { create: args, .. }) => {
-            knarr_runtime::check_preserved(args.preserve_fds)?;
+            knarr_runtime::check_preserved(args.descriptors())?;
         }
         Command::Exec(args) => knarr_runtime::check_preserved(args.preserve_fds)?,
         _ => {}
@@ -332,7 +344,8 @@ fn create_options(root: &Path, args: &CreateArgs, console: Option<UnixStream>) -
         pid_file: args.pid_file.clone(),
         no_pivot: args.no_pivot,
         no_new_keyring: args.no_new_keyring,
-        preserve_fds: args.preserve_fds,
+        preserve_fds: args.descriptors(),
+        listen_fds: listen_fds(),
     }
 }
 

@@ -15,10 +15,6 @@ use std::time::Duration;
 
 use crate::LinuxError;
 
-/// The controllers of version 1 that a group gets without being asked: to be counted, frozen and guarded. Each costs a
-/// move of every process, so those that only limits need come with the limits.
-pub const ALWAYS: [&str; 6] = ["devices", "memory", "pids", "cpu", "cpuacct", "freezer"];
-
 /// How this machine's control groups are mounted.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Hierarchies {
@@ -101,15 +97,14 @@ impl Hierarchies {
         matches!(self, Self::V2(_))
     }
 
-    /// The group at `path`, an absolute path in each hierarchy, with [`ALWAYS`] and the controllers `wanted`. Nothing is
-    /// made yet: so it can be noted down before, and found again whatever happens.
+    /// The group at `path`, an absolute path in each hierarchy. Nothing is made yet: so it can be noted down before, and
+    /// found again whatever happens. It is in all hierarchies: in one that it left out its processes would be where
+    /// their maker is.
     #[must_use]
-    pub fn plan(&self, path: &str, wanted: &[&str]) -> Cgroup {
-        let is_wanted = |name: &String| ALWAYS.contains(&name.as_str()) || wanted.contains(&name.as_str());
+    pub fn plan(&self, path: &str) -> Cgroup {
         match self {
             Self::V1(mounts) => {
-                let wanted = mounts.iter().filter(|mounted| mounted.controllers.iter().any(is_wanted));
-                Cgroup { unified: false, directories: wanted.map(|one| plan_one(one, path)).collect() }
+                Cgroup { unified: false, directories: mounts.iter().map(|one| plan_one(one, path)).collect() }
             }
             Self::V2(root) => {
                 let root = Mounted { controllers: Vec::new(), path: root.clone() };

@@ -36,7 +36,7 @@ fn fake_root(name: &str) -> PathBuf {
 fn version_2_enables_what_is_there_and_makes_one_directory() {
     let root = fake_root("enable");
     let hierarchies = Hierarchies::V2(root.clone());
-    let cgroup = hierarchies.plan("/one", &[]);
+    let cgroup = hierarchies.plan("/one");
     cgroup.make().unwrap();
     assert!(cgroup.unified && root.join("one").is_dir());
     // A file keeps the last word at its start; the kernel would keep all.
@@ -50,11 +50,11 @@ fn what_was_there_before_is_not_removed() {
     let root = fake_root("keep");
     fs::create_dir(root.join("theirs")).unwrap();
     let hierarchies = Hierarchies::V2(root.clone());
-    let cgroup = hierarchies.plan("/theirs", &[]);
+    let cgroup = hierarchies.plan("/theirs");
     cgroup.make().unwrap();
     cgroup.remove().unwrap();
     assert!(root.join("theirs").is_dir());
-    let cgroup = hierarchies.plan("/ours", &[]);
+    let cgroup = hierarchies.plan("/ours");
     cgroup.make().unwrap();
     assert!(root.join("ours").is_dir());
     cgroup.remove().unwrap();

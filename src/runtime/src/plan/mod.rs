@@ -240,7 +240,16 @@ fn check_namespaces(spec: &Spec, launch: &Launch) -> Result<(), RuntimeError> {
         let reason = "a new user namespace needs uidMappings and gidMappings";
         return Err(RuntimeError::invalid("linux.namespaces", reason));
     }
-    spec.linux.sysctl.keys().try_for_each(|key| check_sysctl(key, launch))
+    let has_domain = spec.domainname.is_some();
+    for key in spec.linux.sysctl.keys() {
+        check_sysctl(key, launch)?;
+        let dotted = key.replace('/', ".");
+        if dotted == "kernel.hostname" || (dotted == "kernel.domainname" && has_domain) {
+            let reason = format!("{key} has a field of its own: hostname, domainname");
+            return Err(RuntimeError::invalid("linux.sysctl", reason));
+        }
+    }
+    Ok(())
 }
 
 /// Only values that belong to a namespace of the container are its to set.

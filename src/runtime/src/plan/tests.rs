@@ -108,6 +108,12 @@ fn what_would_change_the_host_is_refused() {
     let sysctl = |key: &str| refusal(&format!(r#", "linux": {{{MOUNT}, "sysctl": {{"{key}": "1"}}}}"#));
     assert!(sysctl("net.ipv4.ip_forward").contains("host's own"));
     assert!(sysctl("kernel.panic").contains("not kept apart"));
+    let uts = |key: &str| {
+        let kinds = r#""namespaces": [{"type": "mount"}, {"type": "uts"}]"#;
+        refusal(&format!(r#", "domainname": "a", "linux": {{{kinds}, "sysctl": {{"{key}": "x"}}}}"#))
+    };
+    assert!(uts("kernel.hostname").contains("field of its own"));
+    assert!(uts("kernel/domainname").contains("field of its own"));
     assert!(sysctl("vm.swappiness").contains("not kept apart"));
 }
 

@@ -36,6 +36,11 @@ pub(crate) fn bootstrap(rounds: usize) -> Result<()> {
     // The first round fills the mirror and the page cache, and does not count.
     for round in 0..=rounds {
         for case in &mut cases {
+            if case.forget == Forget::Products {
+                // A package that is used again is kept in a faster form from then on: that is the case that counts.
+                crate::output(Command::new(&case.program).args(&case.arguments))?;
+                let _ = std::fs::remove_dir_all(path("image"));
+            }
             forget(case.forget, &path("cache"))?;
             let start = Instant::now();
             crate::output(Command::new(&case.program).args(&case.arguments))?;
@@ -80,7 +85,7 @@ fn cases(path: &dyn Fn(&str) -> String, mirror: &str) -> Result<Vec<Case>> {
         ours("minbase tar, cold", &path("out.tar"), &[], Forget::Everything),
         ours("minbase OCI, cold", &image, &[], Forget::Everything),
         ours("minbase OCI, cold, scripts really run", &image, &inside, Forget::Everything),
-        ours("minbase OCI, lock and .debs cached", &image, &["--lock", &lock], Forget::Products),
+        ours("minbase OCI, lock and decoded packages cached", &image, &["--lock", &lock], Forget::Products),
         ours("minbase OCI, nothing changed", &image, &["--lock", &lock], Forget::Nothing),
         ours("arm64 minbase OCI, cold", &image, &["--arch", "arm64"], Forget::Everything),
         ours("resolve, cold", "/nonexistent", &["--dry-run"], Forget::Everything),

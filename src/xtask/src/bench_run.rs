@@ -76,6 +76,8 @@ fn bundle(path: &Path, words: &[&str]) -> Result<()> {
     output(Command::new(knarr()?).args(["oci", "spec"]).current_dir(path))?;
     let file = path.join("config.json");
     let mut config: serde_json::Value = serde_json::from_slice(&std::fs::read(&file)?)?;
+    // What older peers know.
+    config["ociVersion"] = "1.0.2".into();
     config["process"]["args"] = words.into();
     config["process"]["terminal"] = false.into();
     Ok(std::fs::write(&file, config.to_string())?)

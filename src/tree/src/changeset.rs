@@ -57,6 +57,11 @@ fn is_marker(path: &str) -> bool {
     path.rsplit('/').next().unwrap_or_default().starts_with(WHITEOUT)
 }
 
+/// Whether a path is below a directory in the root that aufs keeps for itself, such as `.wh..wh.plnk`.
+fn is_of_aufs(path: &str) -> bool {
+    path.strip_prefix(WHITEOUT).is_some_and(|rest| rest.starts_with(WHITEOUT) && rest.contains('/'))
+}
+
 struct Layer {
     without_devices: bool,
 }
@@ -94,7 +99,25 @@ pub fn apply(
             None => {}
         }
     }
+    settle(root, &entries)?;
     Ok(entries)
+}
+
+/// Whiteouts have changed the times of the directories that they are in, and hard links have been made from
+/// what aufs kept for itself.
+fn settle(root: &Root, entries: &[Entry]) -> Result<(), TreeError> {
+    for entry in entries.iter().filter(|entry| is_of_aufs(&entry.path)) {
+        root.remove_dir_all(entry.path.split('/').next().unwrap_or_default())?;
+    }
+    if entries.iter().all(|entry| entry.written && !is_of_aufs(&entry.path)) {
+        return Ok(());
+    }
+    for entry in entries.iter().rev().filter(|entry| entry.written && entry.kind == Kind::Directory) {
+        if root.exists(&entry.path)? && root.lstat(&entry.path)?.kind == Kind::Directory {
+            root.set_mtime(&entry.path, entry.mtime)?;
+        }
+    }
+    Ok(())
 }
 
 /// All written paths and the directories above them.
@@ -153,6 +176,7 @@ pub fn unpack_for_overlay(
             _ => {}
         }
     }
+    settle(root, &entries)?;
     Ok(entries)
 }
 
@@ -277,6 +301,7 @@ impl Listing {
                 None => {}
             }
         }
+        self.files.retain(|path, _| !is_of_aufs(path));
         Ok(())
     }
 

@@ -77,6 +77,22 @@ fn entries_take_the_place_of_whatever_is_there() {
 }
 
 #[test]
+fn what_aufs_kept_for_itself_is_no_file_of_an_image() {
+    check(&[&[("a", "1"), (".wh..wh.aufs", ""), (".wh..wh.plnk/", ""), (".wh..wh.plnk/7.1", "x")]], &["a"]);
+    check(&[&[(".wh..wh.plnk/7.1", "x")], &[("a", "1")]], &["a"]);
+}
+
+#[test]
+fn whiteouts_leave_the_times_of_directories() {
+    let directory = tempfile::tempdir().unwrap();
+    let root = Root::open(directory.path()).unwrap();
+    for entries in [&[("d/", ""), ("d/a", "1"), ("d/b", "2")][..], &[("d/", ""), ("d/.wh.a", "")]] {
+        apply(&root, &mut layer(entries).as_slice(), false, &limits_of(0)).unwrap();
+        assert_eq!(root.lstat("d").unwrap().mtime, 1);
+    }
+}
+
+#[test]
 fn layers_for_overlayfs_have_its_marks() {
     if !nix_is_root() {
         return;
@@ -85,6 +101,7 @@ fn layers_for_overlayfs_have_its_marks() {
     let root = Root::open(directory.path()).unwrap();
     let tar = layer(&[("d/", ""), ("d/.wh.a", ""), ("e/", ""), ("e/.wh..wh..opq", "")]);
     unpack_for_overlay(&root, &mut tar.as_slice(), false, &limits_of(0)).unwrap();
+    assert_eq!(root.lstat("d").unwrap().mtime, 1);
     let mark = root.lstat("d/a").unwrap();
     assert_eq!((mark.kind, mark.device), (Kind::CharDevice, (0, 0)));
     let mut value = [0_u8; 8];

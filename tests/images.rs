@@ -301,7 +301,8 @@ fn names_come_and_go() {
     assert_eq!(names().lines().count(), 2);
     assert!(text(&succeed(&mut knarr(&mirror, &["rmi", "app"])).stdout).contains("Untagged: app:latest"));
     assert_eq!(names(), "registry.example:5000/team/app:1\n");
-    succeed(&mut knarr(&mirror, &["rmi", "registry.example:5000/team/app:1"]));
+    // One that is not there does not keep the others.
+    fail(&mut knarr(&mirror, &["rmi", "nope", "registry.example:5000/team/app:1"]), 84);
     assert_eq!(fs::read_dir(mirror.path("store/blobs/sha256")).unwrap().count(), 0);
     assert!(fail(&mut knarr(&mirror, &["rmi", "app"]), 84).contains("there is no image app"));
 }

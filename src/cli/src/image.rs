@@ -391,12 +391,20 @@ fn table(rows: &[Row], whole: bool) -> anyhow::Result<String> {
             row.repository,
             row.tag,
             id(row),
-            row.created.chars().take(20).collect::<String>(),
+            to_the_second(&row.created),
             row.platforms.join(","),
             HumanSize(row.size_bytes).to_string()
         )?;
     }
     Ok(text)
+}
+
+/// A time without the parts of a second that other builders write.
+fn to_the_second(time: &str) -> String {
+    match time.split_once('.') {
+        Some((whole, parts)) => format!("{whole}{}", parts.trim_start_matches(|c: char| c.is_ascii_digit())),
+        None => time.to_owned(),
+    }
 }
 
 fn inspect(names: &[String], platform: &Platform, store: &Store, ui: &Ui) -> anyhow::Result<()> {
@@ -454,7 +462,7 @@ fn history(image: &Image, whole: bool, ui: &Ui) -> anyhow::Result<()> {
         let id = layer.map_or_else(|| "<none>".to_owned(), |layer| layer.digest.hex()[..12].to_owned());
         let size = HumanSize(layer.map_or(0, |layer| layer.size)).to_string();
         let by: String = if whole { by.clone() } else { by.chars().take(60).collect() };
-        writeln!(text, "{id:<12}   {:<20}   {size:>8}   {by}", created.chars().take(20).collect::<String>())?;
+        writeln!(text, "{id:<12}   {:<20}   {size:>8}   {by}", to_the_second(created))?;
     }
     ui.print(&text)
 }
@@ -471,36 +479,47 @@ pub(crate) fn tag(args: &TagArgs, ui: &Ui) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// One that cannot be removed does not keep the others.
 pub(crate) fn remove(args: &RmArgs, ui: &Ui) -> anyhow::Result<()> {
     become_owner()?;
     let store = args.store.open()?;
+    let mut failed = None;
     for asked in &args.images {
-        let found = store.find(asked)?;
-        let names: Vec<String> = store
-            .entries()?
-            .iter()
-            .filter(|entry| entry.digest == found.descriptor.digest)
-            .filter_map(|entry| entry.ref_name().map(str::to_owned))
-            .collect();
-        match &found.name {
-            Some(name) => {
-                store.untag(name)?;
-                ui.print(&format!("Untagged: {}\n", familiar(name)))?;
-            }
-            None if names.len() > 1 && !args.force => {
-                bail!("{asked} has several names: {}; --force removes them all", names.join(", "));
-            }
-            None => {
-                store.forget(found.descriptor.digest)?;
-                names.iter().try_for_each(|name| ui.print(&format!("Untagged: {}\n", familiar(name))))?;
-            }
-        }
-        if store.entries()?.iter().all(|entry| entry.digest != found.descriptor.digest) {
-            ui.print(&format!("Deleted: {}\n", found.descriptor.digest))?;
+        if let Err(error) = remove_one(&store, asked, args.force, ui)
+            && let Some(earlier) = failed.replace(error)
+        {
+            ui.error(&format!("{earlier:#}"));
         }
     }
     // While somebody brings something in, what became free stays until the next prune.
     gc::prune(&store, Which::None, false)?;
+    failed.map_or(Ok(()), Err)
+}
+
+fn remove_one(store: &Store, asked: &str, force: bool, ui: &Ui) -> anyhow::Result<()> {
+    let found = store.find(asked)?;
+    let names: Vec<String> = store
+        .entries()?
+        .iter()
+        .filter(|entry| entry.digest == found.descriptor.digest)
+        .filter_map(|entry| entry.ref_name().map(str::to_owned))
+        .collect();
+    match &found.name {
+        Some(name) => {
+            store.untag(name)?;
+            ui.print(&format!("Untagged: {}\n", familiar(name)))?;
+        }
+        None if names.len() > 1 && !force => {
+            bail!("{asked} has several names: {}; --force removes them all", names.join(", "));
+        }
+        None => {
+            store.forget(found.descriptor.digest)?;
+            names.iter().try_for_each(|name| ui.print(&format!("Untagged: {}\n", familiar(name))))?;
+        }
+    }
+    if store.entries()?.iter().all(|entry| entry.digest != found.descriptor.digest) {
+        ui.print(&format!("Deleted: {}\n", found.descriptor.digest))?;
+    }
     Ok(())
 }
 
@@ -603,4 +622,17 @@ fn mount(store: &Store, image: &Image, directory: &std::path::Path, ui: &Ui) -> 
         .map_err(BootstrapError::from)
         .with_context(|| format!("cannot mount the image on {}", directory.display()))?;
     ui.print(&format!("{}\n", directory.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::to_the_second;
+
+    #[test]
+    fn times_are_told_to_the_second() {
+        assert_eq!(to_the_second("2024-01-02T03:04:05.123456789Z"), "2024-01-02T03:04:05Z");
+        assert_eq!(to_the_second("2024-01-02T03:04:05.1+01:00"), "2024-01-02T03:04:05+01:00");
+        assert_eq!(to_the_second("2024-01-02T03:04:05Z"), "2024-01-02T03:04:05Z");
+        assert_eq!(to_the_second(""), "");
+    }
 }

@@ -238,6 +238,52 @@ fn images_are_copied_between_all_places_without_a_change() {
 }
 
 #[test]
+fn of_an_image_for_several_machines_one_goes_into_a_layout() {
+    let Some(registry) = Registry::start(false) else { return };
+    let path = |name: &str| registry.path(name).display().to_string();
+    let mut entries = Vec::new();
+    for machine in ["amd64", "arm64"] {
+        let name = registry.name(&format!("{machine}:1"));
+        registry.image("store", &format!("{machine}:1"), machine.as_bytes());
+        let layout = format!("oci:{}:{machine}", path("whole"));
+        let copied =
+            succeed(&mut registry.knarr("store", &["image", "copy", &format!("store:{name}"), &layout]));
+        let digest = text(&copied.stdout);
+        let file = registry.path("whole/blobs/sha256").join(digest.trim_start_matches("sha256:"));
+        entries.push(format!(
+            r#"{{"mediaType":"application/vnd.oci.image.manifest.v1+json","digest":"{digest}","size":{},"platform":{{"architecture":"{machine}","os":"linux"}}}}"#,
+            fs::metadata(file).unwrap().len()
+        ));
+    }
+    let index = format!(
+        r#"{{"schemaVersion":2,"mediaType":"application/vnd.oci.image.index.v1+json","manifests":[{}]}}"#,
+        entries.join(",")
+    );
+    let digest = crate::support::sha256(index.as_bytes());
+    fs::write(registry.path("whole/blobs/sha256").join(&digest), &index).unwrap();
+    fs::write(
+        registry.path("whole/index.json"),
+        format!(
+            r#"{{"schemaVersion":2,"manifests":[{{"mediaType":"application/vnd.oci.image.index.v1+json","digest":"sha256:{digest}","size":{},"annotations":{{"org.opencontainers.image.ref.name":"all"}}}}]}}"#,
+            index.len()
+        ),
+    )
+    .unwrap();
+    let name = registry.name("both:1");
+    let copied =
+        registry.knarr("store", &["image", "copy", &format!("oci:{}:all", path("whole")), &name]).output();
+    assert!(copied.unwrap().status.success());
+    for place in [format!("oci:{}:one", path("one")), format!("oci-archive:{}:one", path("one.tar"))] {
+        let arguments = ["image", "copy", &format!("docker://{name}"), &place, "--platform", "linux/arm64"];
+        let copied = text(&succeed(&mut registry.knarr("store", &arguments)).stdout);
+        assert!(entries[1].contains(&copied), "{place} got {copied}");
+        // Whatever machine asks: there is one image, and all of it.
+        registry.skopeo(&["inspect", &place]);
+    }
+    assert_eq!(fs::read_dir(registry.path("one/blobs/sha256")).unwrap().count(), 3);
+}
+
+#[test]
 fn who_is_not_logged_in_is_told_so() {
     let Some(registry) = Registry::start(true) else { return };
     registry.image("store", "app:1", b"content");

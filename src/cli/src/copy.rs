@@ -110,6 +110,12 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
             let local = destination(to, args)?;
             let name = Some(local.name.clone().unwrap_or_else(|| from.to_string()));
             let how = Pull { which, referrers: args.referrers, name };
+            if let Some(platform) = platform.as_ref().filter(|_| !matches!(to, Place::Store(_))) {
+                let digest = fetch_one(&client, from, &local, &how, platform, args, &progress)?;
+                finish(&local, how.name.as_deref().unwrap_or_default(), to, args)?;
+                ui.clear();
+                return ui.print(&format!("{digest}\n"));
+            }
             let pulled = client.pull(&local.store, from, &how, &progress)?;
             finish(&local, &pulled.name, to, args)?;
             pulled.descriptor.digest
@@ -130,6 +136,27 @@ pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
     };
     ui.clear();
     ui.print(&format!("{digest}\n"))
+}
+
+/// Brings the image for one machine into a layout, and nothing of the index that lists it: other tools take
+/// an index for whole.
+fn fetch_one(
+    client: &Client,
+    from: &Reference,
+    local: &Local,
+    how: &Pull,
+    platform: &Platform,
+    args: &Args,
+    progress: &Told<'_>,
+) -> anyhow::Result<knarr_base::Digest> {
+    let beside = crate::build::parent(local.store.path());
+    let temporary = tempfile::Builder::new().prefix(".knarr-copy-").tempdir_in(&beside);
+    let temporary = temporary.with_context(|| format!("cannot write to {}", beside.display()))?;
+    let store = Store::open(&temporary.path().join("store"))?;
+    let pulled = client.pull(&store, from, how, progress)?;
+    let image = knarr_store::image::choose(&store, &pulled.descriptor, platform)?;
+    transfer(&store, &local.store, &image, &pulled.name, args.referrers)?;
+    Ok(image.digest)
 }
 
 fn push(

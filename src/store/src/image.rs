@@ -79,7 +79,13 @@ pub fn choose(store: &Store, descriptor: &Descriptor, platform: &Platform) -> Re
             return Ok(descriptor);
         }
         let index = ImageIndex::parse(&store.read(&descriptor, MAX_MANIFEST_BYTES)?)?;
-        descriptor = pick(&descriptor, &index, platform)?;
+        let picked = pick(&descriptor, &index, platform)?;
+        let mut here = index.manifests.iter().filter(|entry| store.has(entry)).peekable();
+        // An image may have been pulled for one machine only, and be wanted for another.
+        if !store.has(&picked) && here.peek().is_some() {
+            return Err(no_platform(&descriptor, here, platform));
+        }
+        descriptor = picked;
     }
     Err(StoreError::BadImage {
         image: descriptor.digest,
@@ -99,10 +105,20 @@ pub fn pick(of: &Descriptor, index: &ImageIndex, platform: &Platform) -> Result<
     {
         return Ok(only.clone());
     }
-    let offered = index.manifests.iter().filter_map(|entry| entry.platform.as_ref());
-    Err(StoreError::NoPlatform {
+    Err(no_platform(of, index.manifests.iter(), platform))
+}
+
+fn no_platform<'a>(
+    of: &Descriptor,
+    entries: impl Iterator<Item = &'a Descriptor>,
+    wanted: &Platform,
+) -> StoreError {
+    // What builders attest is listed for machines that nobody has.
+    let offered =
+        entries.filter_map(|entry| entry.platform.as_ref()).filter(|offered| offered.os != "unknown");
+    StoreError::NoPlatform {
         name: of.ref_name().map_or_else(|| of.digest.to_string(), str::to_owned),
-        wanted: platform.to_string(),
+        wanted: wanted.to_string(),
         offered: offered.map(ToString::to_string).collect(),
-    })
+    }
 }

@@ -274,3 +274,30 @@ fn what_is_said_of_an_image_belongs_to_it_and_to_the_index_above() {
     prune(&store, Which::Unnamed, true).unwrap();
     assert_eq!(store.entries().unwrap(), []);
 }
+
+#[test]
+fn an_image_that_is_here_for_another_machine_only_is_told_so() {
+    let (_directory, store) = store();
+    let mut here = image(&store, None, "one");
+    here.platform = Some("linux/s390x".parse().unwrap());
+    let mut elsewhere = Descriptor::of(media_type::MANIFEST, b"elsewhere");
+    elsewhere.platform = Some(platform());
+    let mut attested = Descriptor::of(media_type::MANIFEST, b"attested");
+    attested.platform = Some("unknown/unknown".parse().unwrap());
+    let put = |entries: Vec<Descriptor>| {
+        store.ingest().unwrap().put(media_type::INDEX, &ImageIndex::of(entries).to_bytes()).unwrap()
+    };
+    let offered = |index: &Descriptor, wanted: &str| match store.image(index, &wanted.parse().unwrap()) {
+        Err(StoreError::NoPlatform { offered, .. }) => offered,
+        other => panic!("{other:?}"),
+    };
+    let index = put(vec![elsewhere.clone(), here, attested]);
+    assert_eq!(offered(&index, &platform().to_string()), ["linux/s390x"]);
+    let mut both = vec!["linux/s390x".to_owned(), platform().to_string()];
+    let mut told = offered(&index, "linux/riscv64");
+    both.sort();
+    told.sort();
+    assert_eq!(told, both);
+    let damaged = store.image(&put(vec![elsewhere]), &platform());
+    assert!(matches!(damaged, Err(StoreError::MissingBlob { .. })));
+}

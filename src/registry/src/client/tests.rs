@@ -545,6 +545,16 @@ fn an_upload_that_the_registry_forgot_begins_anew() {
 }
 
 #[test]
+fn a_registry_that_has_no_room_is_told_of_and_not_that_it_forgot_the_upload() {
+    let fixture = Fixture::new();
+    fixture.add("app:1", &TestImage::new(&[&large()]));
+    fixture.server.fault("PATCH /v2/app/blobs/uploads/", usize::MAX, Fault::Status(507, "", ""));
+    fixture.server.fault("GET /v2/app/blobs/uploads/", usize::MAX, Fault::Status(404, "", ""));
+    let error = fixture.push("app:1").unwrap_err();
+    assert!(matches!(error, RegistryError::Status { status: 507, .. }), "{error}");
+}
+
+#[test]
 fn registries_that_know_no_pieces_get_the_whole() {
     for status in [400, 405, 416] {
         let fixture = Fixture::new();

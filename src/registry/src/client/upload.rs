@@ -161,11 +161,15 @@ impl Upload<'_> {
             match self.piece(location.clone(), at, end).await {
                 Ok((next, reached)) => (location, at, attempt) = (next, reached, 0),
                 Err(error) if may_shrink(&error) && attempt < self.wire.retries => {
-                    self.wire.pause(attempt, error).await?;
+                    let error = self.wire.pause(attempt, error).await?;
                     attempt += 1;
                     // Some keep nothing of a piece that broke, and some take no large ones.
                     chunk = (chunk / 4).max(session.min_bytes).max(MIN_PIECE_BYTES.min(self.chunk_bytes));
-                    (location, at) = self.reached(location, at).await?;
+                    (location, at) = match self.reached(location, at).await {
+                        // A registry that threw the upload away said why before, such as a full disk.
+                        Err(RegistryError::NotFound { .. }) if error.is_passing() => return Err(error),
+                        outcome => outcome?,
+                    };
                 }
                 Err(error) => return Err(error),
             }

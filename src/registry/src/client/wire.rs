@@ -101,8 +101,13 @@ impl Wire {
         }
     }
 
-    /// Waits before the next try, as long as the registry asked for; gives the error back when that is too long.
-    pub(crate) async fn pause(&self, attempt: u32, error: RegistryError) -> Result<(), RegistryError> {
+    /// Waits before the next try, as long as the registry asked for, and gives the error back; as an error when that
+    /// is too long.
+    pub(crate) async fn pause(
+        &self,
+        attempt: u32,
+        error: RegistryError,
+    ) -> Result<RegistryError, RegistryError> {
         let asked = match &error {
             RegistryError::Busy { seconds: Some(seconds), .. } => Some(Duration::from_secs(*seconds)),
             _ => None,
@@ -115,7 +120,7 @@ impl Wire {
             self.check()?;
             tokio::time::sleep(NOTICE.min(end.saturating_duration_since(Instant::now()))).await;
         }
-        Ok(())
+        Ok(error)
     }
 }
 

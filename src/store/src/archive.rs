@@ -236,6 +236,11 @@ pub fn decompressed<'a>(input: impl Read + 'a) -> io::Result<Box<dyn Read + 'a>>
         [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(reader)),
         [0x28, 0xb5, 0x2f, 0xfd, ..] => Box::new(zstd::Decoder::with_buffer(reader)?),
         [0xfd, b'7', b'z', b'X', b'Z', ..] => Box::new(xz2::bufread::XzDecoder::new_multi_decoder(reader)),
+        [b'B', b'Z', b'h', ..] => {
+            return Err(io::Error::other(
+                "it is compressed with bzip2, which is not supported: gzip, xz and zstd are",
+            ));
+        }
         _ => return Ok(Box::new(reader)),
     };
     Ok(Box::new(Bounded { unpacked, taken, given: 0 }))
@@ -317,6 +322,8 @@ impl Parts<'_, '_> {
         if name.ends_with(".json")
             || name == "oci-layout"
             || name == "repositories"
+            // So crane, kaniko and Bazel name configurations.
+            || name.starts_with("sha256:")
             || name.ends_with("VERSION")
         {
             if self.small.len() >= MAX_SMALL_FILES || entry.size() > MAX_SMALL_BYTES {
@@ -378,14 +385,16 @@ impl Parts<'_, '_> {
         for image in images {
             let descriptor = self.docker_image(&image)?;
             if image.repo_tags.is_empty() {
-                self.ingest.add(None, &descriptor)?;
                 loaded.push(Loaded { descriptor: descriptor.clone(), name: None });
             }
             for tag in &image.repo_tags {
-                let name = Reference::parse(tag)?.to_string();
-                self.ingest.add(Some(&name), &descriptor)?;
-                loaded.push(Loaded { descriptor: descriptor.clone(), name: Some(name) });
+                let name = Some(Reference::parse(tag)?.to_string());
+                loaded.push(Loaded { descriptor: descriptor.clone(), name });
             }
+        }
+        // One that is not whole keeps the others from being named, too.
+        for image in &loaded {
+            self.ingest.add(image.name.as_deref(), &image.descriptor)?;
         }
         Ok(loaded)
     }

@@ -1,5 +1,6 @@
 //! Layers: opened as tarballs, and unpacked once for all images that share them.
 
+use std::collections::HashSet;
 use std::fs;
 use std::io::{self, BufReader, Read};
 use std::num::NonZeroUsize;
@@ -66,7 +67,8 @@ pub fn unpack_layer(
 }
 
 /// Where an image's layers lie unpacked for overlayfs, the lowest first. Those that are not there yet are unpacked
-/// side by side, and appear when the disk has all of them.
+/// side by side, and appear when the disk has all of them. A layer that an image has several times is there once,
+/// where it is highest: overlayfs takes none twice, and what it has lower it has higher, too.
 pub fn for_overlay(store: &Store, image: &Image, rootless: bool) -> Result<Vec<PathBuf>, StoreError> {
     let _lock = store.lock_shared()?;
     let missing: Vec<_> =
@@ -76,7 +78,12 @@ pub fn for_overlay(store: &Store, image: &Image, rootless: bool) -> Result<Vec<P
         sync(store)?;
     }
     fresh.drain(..).try_for_each(|layer| layer.appear(store))?;
-    Ok(image.layers().map(|(_, diff_id)| overlay_path(store, diff_id)).collect())
+    let mut seen = HashSet::new();
+    let diff_ids: Vec<Digest> = image.layers().map(|(_, diff_id)| diff_id).collect();
+    let highest = diff_ids.into_iter().rev().filter(|diff_id| seen.insert(*diff_id));
+    let mut paths: Vec<PathBuf> = highest.map(|diff_id| overlay_path(store, diff_id)).collect();
+    paths.reverse();
+    Ok(paths)
 }
 
 fn unpack_all(

@@ -197,6 +197,63 @@ fn archives_that_lie_are_refused() {
     assert!(text.contains("unpacks to"), "{text}");
 }
 
+/// A configuration as docker's archives have it.
+fn docker_config(layers: &[&[u8]]) -> String {
+    let diff_ids: Vec<_> = layers.iter().map(|layer| format!("\"{}\"", Digest::of(layer))).collect();
+    let diff_ids = diff_ids.join(",");
+    format!(r#"{{"architecture":"amd64","os":"linux","rootfs":{{"type":"layers","diff_ids":[{diff_ids}]}}}}"#)
+}
+
+#[test]
+fn an_archive_with_one_bad_image_names_none() {
+    let layer = tarball("file", b"content");
+    let config = docker_config(&[&layer]);
+    for second in [r#""gone.json","RepoTags":["b"]"#, r#""c.json","RepoTags":["B"]"#] {
+        let manifest = format!(
+            r#"[{{"Config":"c.json","RepoTags":["a"],"Layers":["l.tar"]}},{{"Config":{second},"Layers":["l.tar"]}}]"#
+        );
+        load_error(&[
+            ("c.json", config.as_bytes()),
+            ("l.tar", &layer),
+            ("manifest.json", manifest.as_bytes()),
+        ]);
+    }
+}
+
+#[test]
+fn an_archive_that_nobody_can_unpack_is_told_by_its_compression() {
+    let (_directory, store) = store();
+    let error = load(&store, "x.tar.bz2", Cursor::new(b"BZh91AY&SY")).unwrap_err();
+    assert!(std::error::Error::source(&error).unwrap().to_string().contains("bzip2"), "{error:?}");
+}
+
+#[test]
+fn a_layer_that_an_image_has_twice_is_stacked_once() {
+    let (directory, store) = store();
+    if std::os::unix::fs::MetadataExt::uid(&fs::metadata(directory.path()).unwrap()) != 0 {
+        return;
+    }
+    let (low, high) = (tarball("file", b"1"), tarball("other", b"2"));
+    let config = docker_config(&[&low, &high, &low]);
+    // As crane and kaniko name files.
+    let name = Digest::of(config.as_bytes()).to_string();
+    let manifest =
+        format!(r#"[{{"Config":"{name}","RepoTags":["app"],"Layers":["l.tar","h.tar","l.tar"]}}]"#);
+    let mut builder = tar::Builder::new(Vec::new());
+    let files = [(&*name, config.as_bytes()), ("l.tar", &low), ("h.tar", &high)];
+    for (path, content) in files.into_iter().chain([("manifest.json", manifest.as_bytes())]) {
+        let mut header = tar::Header::new_ustar();
+        header.set_size(content.len() as u64);
+        builder.append_data(&mut header, path, content).unwrap();
+    }
+    let loaded = load(&store, "x.tar", Cursor::new(builder.into_inner().unwrap())).unwrap();
+    let amd64 = "linux/amd64".parse().unwrap();
+    let image = store.image(&loaded[0].descriptor, &amd64).unwrap();
+    let stacked = crate::layers::for_overlay(&store, &image, false).unwrap();
+    let path = |layer: &[u8]| crate::layers::overlay_path(&store, Digest::of(layer));
+    assert_eq!(stacked, [path(&high), path(&low)]);
+}
+
 #[test]
 fn a_directory_of_something_else_is_no_store() {
     let directory = tempfile::tempdir().unwrap();

@@ -323,11 +323,7 @@ fn is_image(store: &Store, entry: &Descriptor) -> bool {
 
 fn row(store: &Store, entry: Descriptor) -> anyhow::Result<Row> {
     let name = entry.ref_name().map(familiar).unwrap_or_default();
-    let (repository, tag) = match name.rsplit_once(':') {
-        Some((repository, tag)) if !tag.contains('/') => (repository.to_owned(), tag.to_owned()),
-        _ if name.is_empty() => ("<none>".to_owned(), "<none>".to_owned()),
-        _ => (name, "<none>".to_owned()),
-    };
+    let (repository, tag) = repository_and_tag(&name);
     let manifests = manifests(store, &entry)?;
     let mut reach = gc::Reach::default();
     reach.add(store, &entry)?;
@@ -344,6 +340,18 @@ fn row(store: &Store, entry: Descriptor) -> anyhow::Result<Row> {
         size_bytes: reach.blobs.values().sum(),
         descriptor: entry,
     })
+}
+
+/// A name in the two parts that docker shows; one with a digest has no tag.
+fn repository_and_tag(name: &str) -> (String, String) {
+    let none = "<none>";
+    let (repository, tag) = match (name.split_once('@'), name.rsplit_once(':')) {
+        _ if name.is_empty() => (none, none),
+        (Some((repository, _)), _) => (repository, none),
+        (None, Some((repository, tag))) if !tag.contains('/') => (repository, tag),
+        _ => (name, none),
+    };
+    (repository.to_owned(), tag.to_owned())
 }
 
 /// The manifests that are there of what an entry names.
@@ -617,6 +625,9 @@ fn mount(store: &Store, image: &Image, directory: &std::path::Path, ui: &Ui) -> 
         bail!("only root can mount an image where everybody sees it: run as root, or use `knarr export`");
     }
     let mut lower = knarr_store::layers::for_overlay(store, image, false)?;
+    if lower.is_empty() {
+        bail!("the image has no layers: there is nothing to mount");
+    }
     lower.reverse();
     knarr_linux::overlay::mount_read_only(&lower, directory)
         .map_err(BootstrapError::from)
@@ -626,7 +637,18 @@ fn mount(store: &Store, image: &Image, directory: &std::path::Path, ui: &Ui) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::to_the_second;
+    use super::{repository_and_tag, to_the_second};
+
+    #[test]
+    fn a_name_with_a_digest_has_no_tag() {
+        let check = |name: &str, repository: &str, tag: &str| {
+            assert_eq!(repository_and_tag(name), (repository.to_owned(), tag.to_owned()));
+        };
+        check("app:1", "app", "1");
+        check("localhost:5000/app", "localhost:5000/app", "<none>");
+        check("localhost:5000/app@sha256:abc", "localhost:5000/app", "<none>");
+        check("", "<none>", "<none>");
+    }
 
     #[test]
     fn times_are_told_to_the_second() {

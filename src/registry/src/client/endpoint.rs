@@ -166,16 +166,18 @@ impl Endpoint {
                 stall: options.stall,
             })
         };
+        let mut first = plan.bases.first();
         for base in plan.bases.iter().filter(|_| plan.bases.len() > 1) {
             let endpoint = make(base)?;
             match endpoint.speaks(wire).await {
                 Ok(true) => return Ok(endpoint),
+                // What is wrong with its TLS tells more than that it does not speak without.
+                Ok(false) => first = plan.bases.iter().find(|other| *other != base).or(first),
                 Err(RegistryError::Interrupted) => return Err(RegistryError::Interrupted),
                 // The first request will say what is wrong.
                 _ => {}
             }
         }
-        let first = plan.bases.first();
         make(first.ok_or_else(|| RegistryError::Request(format!("{name} has no address")))?)
     }
 

@@ -764,6 +764,26 @@ fn tls_needs_a_known_authority_unless_it_is_said_to_be_insecure() {
 }
 
 #[test]
+fn what_is_wrong_with_the_tls_of_this_machine_is_told_and_not_that_it_speaks_nothing_else() {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let host = listener.local_addr().unwrap().to_string();
+    // As Go's servers do; what begins a TLS handshake gets no answer that makes sense either.
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream
+                .write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        }
+    });
+    let fixture = Fixture::new();
+    let reference = Reference::parse(&format!("{host}/app:1")).unwrap();
+    let error = fixture.client().pull(&fixture.store, &reference, &native(), &fixture.told).unwrap_err();
+    assert!(matches!(error, RegistryError::Connection { .. }), "{error}");
+    assert!(error.to_string().contains("https://"), "{error}");
+}
+
+#[test]
 fn tags_come_in_pages_that_must_be_the_registrys_own() {
     let fixture = Fixture::with(&TestImage::new(&[b"layer"]));
     fixture.server.state().tags = ["a", "b", "c", "d", "e"].map(str::to_owned).to_vec();

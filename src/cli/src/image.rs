@@ -409,9 +409,10 @@ fn table(rows: &[Row], whole: bool) -> anyhow::Result<String> {
 
 /// A time without the parts of a second that other builders write.
 fn to_the_second(time: &str) -> String {
+    let time: String = plain(time).chars().take(40).collect();
     match time.split_once('.') {
         Some((whole, parts)) => format!("{whole}{}", parts.trim_start_matches(|c: char| c.is_ascii_digit())),
-        None => time.to_owned(),
+        None => time,
     }
 }
 
@@ -469,7 +470,8 @@ fn history(image: &Image, whole: bool, ui: &Ui) -> anyhow::Result<()> {
     for (layer, created, by) in rows.iter().rev() {
         let id = layer.map_or_else(|| "<none>".to_owned(), |layer| layer.digest.hex()[..12].to_owned());
         let size = HumanSize(layer.map_or(0, |layer| layer.size)).to_string();
-        let by: String = if whole { by.clone() } else { by.chars().take(60).collect() };
+        let by = plain(by);
+        let by: String = if whole { by } else { by.chars().take(60).collect() };
         writeln!(text, "{id:<12}   {:<20}   {size:>8}   {by}", to_the_second(created))?;
     }
     ui.print(&text)
@@ -574,12 +576,12 @@ pub(crate) fn diff(old: &Listing, new: &Listing) -> anyhow::Result<String> {
     let mut text = String::new();
     for path in paths {
         match (old.files.get(path), new.files.get(path)) {
-            (None, Some(_)) => writeln!(text, "A /{path}")?,
-            (Some(_), None) => writeln!(text, "D /{path}")?,
+            (None, Some(_)) => writeln!(text, "A /{}", plain(path))?,
+            (Some(_), None) => writeln!(text, "D /{}", plain(path))?,
             (Some(before), Some(after)) => {
                 let what = differences(before, after);
                 if !what.is_empty() {
-                    writeln!(text, "C /{path} ({})", what.join(", "))?;
+                    writeln!(text, "C /{} ({})", plain(path), what.join(", "))?;
                 }
             }
             (None, None) => {}
@@ -599,6 +601,18 @@ fn differences(old: &Listed, new: &Listed) -> Vec<&'static str> {
     facts.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
 }
 
+/// Text of an image, of which nothing moves a terminal's cursor or looks like a line of ours.
+fn plain(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for char in text.chars() {
+        match char.is_control() {
+            true => plain.extend(char.escape_default()),
+            false => plain.push(char),
+        }
+    }
+    plain
+}
+
 fn files(listing: &Listing) -> anyhow::Result<String> {
     let mut text = String::new();
     for (path, file) in &listing.files {
@@ -610,11 +624,16 @@ fn files(listing: &Listing) -> anyhow::Result<String> {
             Kind::Fifo => 'p',
             _ => '-',
         };
-        let arrow = if file.kind == Kind::Symlink { format!(" -> {}", file.link) } else { String::new() };
+        let arrow =
+            if file.kind == Kind::Symlink { format!(" -> {}", plain(&file.link)) } else { String::new() };
         writeln!(
             text,
-            "{kind}{:04o} {:>5}:{:<5} {:>10} /{path}{arrow}",
-            file.mode, file.uid, file.gid, file.size_bytes
+            "{kind}{:04o} {:>5}:{:<5} {:>10} /{}{arrow}",
+            file.mode,
+            file.uid,
+            file.gid,
+            file.size_bytes,
+            plain(path)
         )?;
     }
     Ok(text)
@@ -637,7 +656,7 @@ fn mount(store: &Store, image: &Image, directory: &std::path::Path, ui: &Ui) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::{repository_and_tag, to_the_second};
+    use super::{plain, repository_and_tag, to_the_second};
 
     #[test]
     fn a_name_with_a_digest_has_no_tag() {
@@ -648,6 +667,11 @@ mod tests {
         check("localhost:5000/app", "localhost:5000/app", "<none>");
         check("localhost:5000/app@sha256:abc", "localhost:5000/app", "<none>");
         check("", "<none>", "<none>");
+    }
+
+    #[test]
+    fn names_in_images_do_not_move_the_cursor() {
+        assert_eq!(plain("a\u{1b}[2Jb\nc ü"), "a\\u{1b}[2Jb\\nc ü");
     }
 
     #[test]

@@ -596,9 +596,14 @@ fn differences(old: &Listed, new: &Listed) -> Vec<&'static str> {
         ("link", old.link != new.link),
         ("mode", old.mode != new.mode && old.kind != Kind::Symlink),
         ("owner", (old.uid, old.gid) != (new.uid, new.gid)),
-        ("attributes", old.xattrs != new.xattrs),
+        ("attributes", sorted(&old.xattrs) != sorted(&new.xattrs)),
     ]);
     facts.into_iter().filter(|(_, differs)| *differs).map(|(name, _)| name).collect()
+}
+
+/// Attributes, in whatever order an archive has them.
+fn sorted(xattrs: &[(String, Vec<u8>)]) -> BTreeSet<&(String, Vec<u8>)> {
+    xattrs.iter().collect()
 }
 
 /// Text of an image, of which nothing moves a terminal's cursor or looks like a line of ours.
@@ -656,7 +661,7 @@ fn mount(store: &Store, image: &Image, directory: &std::path::Path, ui: &Ui) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::{plain, repository_and_tag, to_the_second};
+    use super::{plain, repository_and_tag, sorted, to_the_second};
 
     #[test]
     fn a_name_with_a_digest_has_no_tag() {
@@ -667,6 +672,15 @@ mod tests {
         check("localhost:5000/app", "localhost:5000/app", "<none>");
         check("localhost:5000/app@sha256:abc", "localhost:5000/app", "<none>");
         check("", "<none>", "<none>");
+    }
+
+    #[test]
+    fn the_order_of_attributes_is_no_difference() {
+        let attribute = |name: &str| (name.to_owned(), vec![1]);
+        let (one, other) =
+            ([attribute("user.a"), attribute("user.b")], [attribute("user.b"), attribute("user.a")]);
+        assert_eq!(sorted(&one), sorted(&other));
+        assert_ne!(sorted(&one), sorted(&other[..1]));
     }
 
     #[test]

@@ -1,0 +1,113 @@
+//! What is kept of a container: `containers/ID/container.json`.
+//!
+//! Spec: docs/formats/container.md.
+
+use std::collections::BTreeMap;
+
+use bollard_stubs::models::{ContainerConfig, EndpointSettings, Health, HostConfig, Mount};
+use serde::{Deserialize, Serialize};
+
+/// The newest format; records with a higher one are refused.
+pub const FORMAT: u32 = 1;
+
+/// A container as it lies on the disk.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// [`FORMAT`].
+    pub format: u32,
+    /// 64 hexadecimal digits.
+    pub id: String,
+    /// Without `/`.
+    pub name: String,
+    /// RFC 3339 with nanoseconds.
+    pub created: String,
+    /// The image's digest (`sha256:…`): of the manifest or index that a name led to.
+    pub image: String,
+    /// What the image gave and the request changed.
+    pub config: ContainerConfig,
+    /// What the request wants of the host, with defaults filled in.
+    pub host: HostConfig,
+    /// Networks by name, as asked for and as they are.
+    pub networks: BTreeMap<String, Attachment>,
+    /// What is mounted: volumes, binds, tmpfs, images.
+    pub mounts: Vec<MountRecord>,
+    /// Its state.
+    pub state: State,
+    /// How often its restart policy has started it.
+    pub restart_count: i64,
+    /// `docker stop` was its end: `unless-stopped` keeps it so.
+    pub stopped_by_hand: bool,
+    /// Process ids and the like: layers that lie below it, lowest first, as the store names them.
+    pub layers: Vec<std::path::PathBuf>,
+}
+
+/// A container's place in a network.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Attachment {
+    /// The network's id.
+    pub network_id: String,
+    /// What was asked for: addresses, aliases, links.
+    pub asked: EndpointSettings,
+    /// What it has while it runs.
+    pub endpoint: Option<knarr_network::Endpoint>,
+}
+
+/// Something that is mounted into a container.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MountRecord {
+    /// `bind`, `volume`, `tmpfs`, `image`.
+    pub kind: String,
+    /// The volume's name.
+    pub name: Option<String>,
+    /// Where it lies on the host: of a bind the path, of a volume its directory.
+    pub source: String,
+    /// Where it is in the container.
+    pub target: String,
+    /// The volume's driver.
+    pub driver: Option<String>,
+    /// As it was written: `ro,z`.
+    pub mode: String,
+    /// Whether it can be written to.
+    pub writable: bool,
+    /// `rprivate`, …
+    pub propagation: String,
+    /// An anonymous volume is removed with its container.
+    pub anonymous: bool,
+    /// The volume's files begin with the image's at this place.
+    pub copy_up: bool,
+    /// The whole request, when it came as `--mount`.
+    pub asked: Option<Mount>,
+}
+
+/// What a container does.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct State {
+    /// It runs, or is paused.
+    pub running: bool,
+    /// Its processes are frozen.
+    pub paused: bool,
+    /// It has ended, and its policy will start it again.
+    pub restarting: bool,
+    /// It is being removed.
+    pub removing: bool,
+    /// It could not be removed.
+    pub dead: bool,
+    /// The kernel ended a process of it for want of memory.
+    pub oom_killed: bool,
+    /// Of its init; 0 when it does not run.
+    pub pid: i32,
+    /// Of its last end.
+    pub exit_code: i64,
+    /// Why it could not start.
+    pub error: String,
+    /// RFC 3339; empty when never.
+    pub started_at: String,
+    /// RFC 3339; empty when never.
+    pub finished_at: String,
+    /// What its health checks found.
+    pub health: Option<Health>,
+}

@@ -1,0 +1,1 @@
+//! What containers do by themselves: they end, are restarted, and their health is asked for.

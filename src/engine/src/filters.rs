@@ -77,3 +77,109 @@ impl Filters {
         self.get("label").all(holds) && !self.get("label!").any(holds)
     }
 }
+
+impl Filters {
+    /// The moment of `until`: what is younger stays.
+    pub fn until(&self) -> Result<Option<jiff::Timestamp>, EngineError> {
+        let mut values = self.get("until");
+        match (values.next(), values.next()) {
+            (None, _) => Ok(None),
+            (Some(text), None) => moment(text).map(Some),
+            (Some(_), Some(_)) => Err(EngineError::invalid("more than one until filter specified")),
+        }
+    }
+}
+
+/// A moment: RFC 3339 (a date alone will do), Unix seconds with a fraction, or a duration before now (`10m`, `1h30m`).
+pub fn moment(text: &str) -> Result<jiff::Timestamp, EngineError> {
+    let bad = || EngineError::invalid(format!("failed to parse value as time or duration: \"{text}\""));
+    if let Some((seconds, fraction)) = unix(text) {
+        return jiff::Timestamp::new(seconds, fraction).map_err(|_| bad());
+    }
+    if let Ok(moment) = text.parse::<jiff::Timestamp>() {
+        return Ok(moment);
+    }
+    if let Some(ago) = duration(text) {
+        return jiff::Timestamp::now().checked_sub(ago).map_err(|_| bad());
+    }
+    let local = text.parse::<jiff::civil::DateTime>().or_else(|_| text.parse::<jiff::civil::Date>().map(Into::into));
+    let zoned = local.and_then(|local| local.to_zoned(jiff::tz::TimeZone::UTC));
+    zoned.map(|zoned| zoned.timestamp()).map_err(|_| bad())
+}
+
+/// `1700000000.5` in seconds and nanoseconds.
+fn unix(text: &str) -> Option<(i64, i32)> {
+    let (seconds, fraction) = text.split_once('.').unwrap_or((text, "0"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    if !digits(seconds.strip_prefix('-').unwrap_or(seconds)) || !digits(fraction) {
+        return None;
+    }
+    let nanoseconds = format!("{fraction:0<9}");
+    Some((seconds.parse().ok()?, nanoseconds.get(..9)?.parse().ok()?))
+}
+
+/// A duration as Go writes it: `1h30m`, `1.5s`, `300ms`.
+pub fn duration(text: &str) -> Option<std::time::Duration> {
+    let mut left = text;
+    let mut nanoseconds = 0.0;
+    while !left.is_empty() {
+        let number = left.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let (value, rest) = left.split_at(number);
+        let unit = rest.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(rest.len());
+        let (unit, rest) = rest.split_at(unit);
+        let scale = match unit {
+            "ns" => 1.0,
+            "us" | "µs" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            "m" => 60e9,
+            "h" => 3600e9,
+            _ => return None,
+        };
+        nanoseconds += value.parse::<f64>().ok()? * scale;
+        left = rest;
+    }
+    (!text.is_empty() && nanoseconds < 9.0e18).then(|| std::time::Duration::from_nanos(nanoseconds as u64))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::{Filters, duration, moment};
+
+    #[test]
+    fn both_forms_of_filters_are_read() {
+        let list = Filters::parse(r#"{"status":["a","b"]}"#).unwrap();
+        let set = Filters::parse(r#"{"status":{"a":true,"b":true,"c":false}}"#).unwrap();
+        assert_eq!(list, set);
+        assert!(Filters::parse("{").is_err() && Filters::parse(r#"{"a":3}"#).is_err());
+        assert!(list.allow(&["status"]).is_ok() && list.allow(&["x"]).is_err());
+    }
+
+    #[test]
+    fn labels_must_all_fit() {
+        let filters = Filters::parse(r#"{"label":["a","b=1"],"label!":["c"]}"#).unwrap();
+        let fits = |labels: &[(&str, &'static str)]| {
+            filters.labels(|key| labels.iter().find(|(name, _)| *name == key).map(|(_, value)| *value))
+        };
+        assert!(fits(&[("a", ""), ("b", "1")]));
+        assert!(!fits(&[("a", ""), ("b", "2")]) && !fits(&[("a", ""), ("b", "1"), ("c", "")]));
+    }
+
+    #[test]
+    fn moments_come_in_many_forms() {
+        assert_eq!(moment("1700000000.5").unwrap().as_nanosecond(), 1_700_000_000_500_000_000);
+        assert_eq!(moment("2026-01-02T03:04:05Z").unwrap().to_string(), "2026-01-02T03:04:05Z");
+        assert_eq!(moment("2026-01-02").unwrap().to_string(), "2026-01-02T00:00:00Z");
+        assert!(moment("10m").unwrap() < jiff::Timestamp::now());
+        assert!(moment("soon").is_err());
+    }
+
+    #[test]
+    fn durations_are_gos() {
+        assert_eq!(duration("1h30m"), Some(Duration::from_secs(5400)));
+        assert_eq!(duration("1.5s"), Some(Duration::from_millis(1500)));
+        assert_eq!((duration("5"), duration(""), duration("x")), (None, None, None));
+    }
+}

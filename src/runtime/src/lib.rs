@@ -20,6 +20,7 @@ mod init;
 pub mod lifecycle;
 pub mod plan;
 mod rootfs;
+pub mod shim;
 pub mod spec;
 pub mod state;
 pub mod stats;

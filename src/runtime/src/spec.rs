@@ -8,7 +8,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::RuntimeError;
 
@@ -20,7 +20,7 @@ pub const MAX_CONFIG_BYTES: u64 = 16 << 20;
 macro_rules! structure {
     ($(#[doc = $about:expr] $name:ident { $(#[doc = $what:expr] $(#[serde($($serde:tt)*)])? $field:ident: $kind:ty,)* })*) => {$(
         #[doc = $about]
-        #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
         #[serde(rename_all = "camelCase", default)]
         pub struct $name { $(
             #[doc = $what]

@@ -3,12 +3,18 @@
 //! Spec: docs/formats/container.md.
 
 use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
 
 use bollard_stubs::models::{ContainerConfig, EndpointSettings, Health, HostConfig, Mount};
 use serde::{Deserialize, Serialize};
 
+use crate::EngineError;
+
 /// The newest format; records with a higher one are refused.
 pub const FORMAT: u32 = 1;
+const FILE: &str = "container.json";
 
 /// A container as it lies on the disk.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -38,8 +44,71 @@ pub struct Record {
     pub restart_count: i64,
     /// `docker stop` was its end: `unless-stopped` keeps it so.
     pub stopped_by_hand: bool,
-    /// Process ids and the like: layers that lie below it, lowest first, as the store names them.
-    pub layers: Vec<std::path::PathBuf>,
+    /// The layers of its image, unpacked, the lowest first.
+    pub layers: Vec<PathBuf>,
+    /// Ports that are published while it runs.
+    #[serde(default)]
+    pub ports: Vec<knarr_network::PublishedPort>,
+}
+
+impl Record {
+    /// Reads the record in a container's directory.
+    ///
+    /// # Errors
+    /// It cannot be read, or a newer engine wrote it.
+    pub fn load(directory: &Path) -> Result<Self, EngineError> {
+        let path = directory.join(FILE);
+        let text = fs::read(&path).map_err(EngineError::file("read", &path))?;
+        let record: Self = serde_json::from_slice(&text).map_err(|error| {
+            EngineError::failed(format!(
+                "{}: {error}; remove the directory to forget the container",
+                path.display()
+            ))
+        })?;
+        if record.format > FORMAT {
+            return Err(EngineError::failed(format!(
+                "{} has format {}, this engine knows up to {FORMAT}: use a newer knarr",
+                path.display(),
+                record.format
+            )));
+        }
+        Ok(record)
+    }
+
+    /// Writes the record, whole or not at all. With `durable` it is on the disk when this comes back; without, what a
+    /// power cut may take is a state that ends with the machine anyway.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn save(&self, directory: &Path, durable: bool) -> Result<(), EngineError> {
+        let path = directory.join(FILE);
+        let bytes = serde_json::to_vec(self).map_err(|error| EngineError::failed(error.to_string()))?;
+        write_file(&path, &bytes, durable).map_err(EngineError::file("write", &path))
+    }
+
+    /// `bridge`, `host`, `none`, `container:ID` or a network's name.
+    #[must_use]
+    pub fn network_mode(&self) -> &str {
+        match self.host.network_mode.as_deref() {
+            None | Some("" | "default") => "bridge",
+            Some(mode) => mode,
+        }
+    }
+}
+
+/// Writes a file by another name, and gives it its own by rename.
+pub(crate) fn write_file(path: &Path, bytes: &[u8], durable: bool) -> std::io::Result<()> {
+    let directory = path.parent().unwrap_or_else(|| Path::new("."));
+    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    file.write_all(bytes)?;
+    if durable {
+        file.as_file().sync_all()?;
+    }
+    file.persist(path).map_err(|error| error.error)?;
+    if durable {
+        fs::File::open(directory)?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// A container's place in a network.

@@ -14,6 +14,7 @@ use knarr_store::Store;
 use crate::EngineError;
 use crate::containers::{Container, Containers, Record, restarts};
 use crate::events::Events;
+use crate::networks::NetworkTable;
 use crate::shim::{Exit, Launcher, Shim};
 use crate::volumes::Volumes;
 
@@ -63,6 +64,10 @@ pub(crate) struct Shared {
     pub(crate) volumes: Volumes,
     /// Containers.
     pub(crate) containers: Containers,
+    /// Networks by id, with what the kernel does not know of them.
+    pub(crate) network_table: NetworkTable,
+    /// One network is made or removed at a time.
+    pub(crate) network_turn: tokio::sync::Mutex<()>,
     /// What happened.
     pub(crate) events: Events,
     /// Starts shims.
@@ -96,6 +101,8 @@ impl Engine {
             networks,
             volumes: Volumes::open(&options.root)?,
             containers: Containers::default(),
+            network_table: NetworkTable::default(),
+            network_turn: tokio::sync::Mutex::default(),
             events: Events::default(),
             launcher,
             closing: AtomicBool::new(false),
@@ -147,14 +154,13 @@ impl Engine {
                 container.live.tell(|phase| phase.running = true);
                 self.change(container, |record| record.state.pid = pid).await;
                 for name in crate::containers::volumes_of(&container.record().clone()) {
-                    self.shared.volumes.acquire(&name, &container.id).await?;
+                    self.shared.volumes.acquire(&name, &container.id)?;
                 }
                 self.watch_health(container);
                 self.stay_with(container, shim);
             }
             None if was_running => {
-                let exit =
-                    Exit::load(&self.container_dir(&container.id)).unwrap_or_else(Exit::unknown);
+                let exit = Exit::load(&self.container_dir(&container.id)).unwrap_or_else(Exit::unknown);
                 self.clear_runtime(&container.id).await;
                 container.live.tell(|phase| phase.running = true);
                 self.note_exit(container, &exit).await;

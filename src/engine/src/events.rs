@@ -114,7 +114,9 @@ impl Engine {
         let (sender, stream) = mpsc::channel(DEPTH);
         tokio::spawn(async move {
             if let Some(since) = since {
-                for event in kept.iter().filter(|event| is_between(event, since, until) && wanted(event, &filters)) {
+                for event in
+                    kept.iter().filter(|event| is_between(event, since, until) && wanted(event, &filters))
+                {
                     if sender.send(Ok(document(event))).await.is_err() {
                         return;
                     }
@@ -238,7 +240,12 @@ mod tests {
         ] {
             assert!(fits(good), "{good}");
         }
-        for bad in [r#"{"type":["image"]}"#, r#"{"event":["exec"]}"#, r#"{"container":["x"]}"#, r#"{"label":["l=w"]}"#] {
+        for bad in [
+            r#"{"type":["image"]}"#,
+            r#"{"event":["exec"]}"#,
+            r#"{"container":["x"]}"#,
+            r#"{"label":["l=w"]}"#,
+        ] {
             assert!(!fits(bad), "{bad}");
         }
     }
@@ -246,7 +253,10 @@ mod tests {
     #[test]
     fn containers_have_the_fields_of_old() {
         let value = document(&one(Type::CONTAINER, "start"));
-        assert_eq!((&value["status"], &value["id"], &value["from"]), (&"start".into(), &"abc".into(), &"a:1".into()));
+        assert_eq!(
+            (&value["status"], &value["id"], &value["from"]),
+            (&"start".into(), &"abc".into(), &"a:1".into())
+        );
         assert!(document(&one(Type::VOLUME, "create")).get("status").is_none());
     }
 

@@ -102,8 +102,9 @@ pub fn moment(text: &str) -> Result<jiff::Timestamp, EngineError> {
     if let Some(ago) = duration(text) {
         return jiff::Timestamp::now().checked_sub(ago).map_err(|_| bad());
     }
-    let local = text.parse::<jiff::civil::DateTime>().or_else(|_| text.parse::<jiff::civil::Date>().map(Into::into));
-    let zoned = local.and_then(|local| local.to_zoned(jiff::tz::TimeZone::UTC));
+    let local =
+        text.parse::<jiff::civil::DateTime>().or_else(|_| text.parse::<jiff::civil::Date>().map(Into::into));
+    let zoned = local.and_then(|local| local.in_tz("UTC"));
     zoned.map(|zoned| zoned.timestamp()).map_err(|_| bad())
 }
 

@@ -11,12 +11,14 @@ mod engine;
 mod error;
 pub mod events;
 pub mod filters;
+mod held;
 pub mod images;
 pub mod logs;
 pub mod networks;
 pub mod shim;
 pub mod stream;
 pub mod system;
+mod view;
 pub mod volumes;
 
 pub use engine::{Engine, Options};

@@ -83,7 +83,9 @@ impl Engine {
         let mut matching = table.values().filter(|record| !name.is_empty() && record.id().starts_with(name));
         match (matching.next(), matching.next()) {
             (Some(found), None) => Ok(found.clone()),
-            (Some(_), Some(_)) => Err(EngineError::invalid(format!("network {name} is ambiguous (2 matches found on ID prefix)"))),
+            (Some(_), Some(_)) => Err(EngineError::invalid(format!(
+                "network {name} is ambiguous (2 matches found on ID prefix)"
+            ))),
             _ => Err(EngineError::not_found(format!("network {name} not found"))),
         }
     }
@@ -140,13 +142,22 @@ impl Engine {
 
     fn save_network(&self, record: &NetworkRecord) -> Result<(), EngineError> {
         let path = self.shared().options.root.join("networks").join(format!("{}.json", record.id()));
-        let bytes = serde_json::to_vec_pretty(record).map_err(|error| EngineError::failed(error.to_string()))?;
+        let bytes =
+            serde_json::to_vec_pretty(record).map_err(|error| EngineError::failed(error.to_string()))?;
         write_file(&path, &bytes, false).map_err(EngineError::file("write", &path))
     }
 
-    async fn make_network(&self, request: NetworkCreateRequest, driver: Driver) -> Result<NetworkRecord, EngineError> {
+    async fn make_network(
+        &self,
+        request: NetworkCreateRequest,
+        driver: Driver,
+    ) -> Result<NetworkRecord, EngineError> {
         let ipam = request.ipam.clone().unwrap_or_default();
-        let pools = ipam.config.iter().flatten().filter(|one| one.subnet.as_ref().is_some_and(|text| !text.is_empty()));
+        let pools = ipam
+            .config
+            .iter()
+            .flatten()
+            .filter(|one| one.subnet.as_ref().is_some_and(|text| !text.is_empty()));
         let pools = pools.map(pool_of).collect::<Result<Vec<_>, _>>()?;
         let has6 = pools.iter().any(|pool| pool.subnet.addr().is_ipv6());
         let plan = NetworkRequest {
@@ -178,13 +189,18 @@ impl Engine {
     ///
     /// # Errors
     /// The name is taken, or an address or the driver is wrong.
-    pub async fn create_network(&self, request: NetworkCreateRequest) -> Result<NetworkCreateResponse, EngineError> {
+    pub async fn create_network(
+        &self,
+        request: NetworkCreateRequest,
+    ) -> Result<NetworkCreateResponse, EngineError> {
         let name = request.name.trim();
         if name.is_empty() {
             return Err(EngineError::invalid("invalid network name: name is empty"));
         }
         if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte)) {
-            return Err(EngineError::invalid(format!("invalid network name {name}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed")));
+            return Err(EngineError::invalid(format!(
+                "invalid network name {name}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
+            )));
         }
         if PREDEFINED.iter().any(|(known, _)| *known == name) || name.starts_with("container:") {
             return Err(EngineError::said(
@@ -214,7 +230,8 @@ impl Engine {
         if self.network_table().values().any(|record| record.name() == name) {
             return Err(EngineError::conflict(format!("network with name {name} already exists")));
         }
-        let record = self.make_network(NetworkCreateRequest { name: name.to_owned(), ..request }, driver).await?;
+        let record =
+            self.make_network(NetworkCreateRequest { name: name.to_owned(), ..request }, driver).await?;
         Ok(NetworkCreateResponse { id: record.id().to_owned(), warning: String::new() })
     }
 
@@ -228,7 +245,8 @@ impl Engine {
         if let Some(typ) = filters.get("type").find(|typ| !matches!(*typ, "custom" | "builtin")) {
             return Err(EngineError::invalid(format!("invalid filter: 'type'='{typ}'")));
         }
-        let is_one = |key: &str, found: &dyn Fn(&str) -> bool| !filters.has(key) || filters.get(key).any(found);
+        let is_one =
+            |key: &str, found: &dyn Fn(&str) -> bool| !filters.has(key) || filters.get(key).any(found);
         let used = self.used_networks();
         let wanted = |record: &NetworkRecord| {
             is_one("name", &|name| record.name().contains(name))
@@ -236,13 +254,16 @@ impl Engine {
                 && is_one("driver", &|name| driver_name(record.network.request.driver) == name)
                 && is_one("scope", &|scope| scope == "local")
                 && is_one("type", &|typ| (typ == "builtin") == record.is_predefined())
-                && dangling.is_none_or(|dangling| {
-                    dangling != (record.is_predefined() || used.contains(record.id()))
-                })
+                && dangling
+                    .is_none_or(|dangling| dangling != (record.is_predefined() || used.contains(record.id())))
                 && filters.labels(|key| record.labels.get(key).map(String::as_str))
         };
         let table = self.network_table();
-        Ok(table.values().filter(|record| wanted(record)).map(|record| show(record, HashMap::new())).collect())
+        Ok(table
+            .values()
+            .filter(|record| wanted(record))
+            .map(|record| show(record, HashMap::new()))
+            .collect())
     }
 
     fn used_networks(&self) -> std::collections::HashSet<String> {
@@ -260,7 +281,11 @@ impl Engine {
     ///
     /// # Errors
     /// There is none.
-    pub async fn inspect_network(&self, name: &str, scope: Option<&str>) -> Result<NetworkInspect, EngineError> {
+    pub async fn inspect_network(
+        &self,
+        name: &str,
+        scope: Option<&str>,
+    ) -> Result<NetworkInspect, EngineError> {
         if scope.is_some_and(|scope| !matches!(scope, "" | "local")) {
             return Err(EngineError::not_found(format!("network {name} not found")));
         }
@@ -320,7 +345,11 @@ impl Engine {
     ///
     /// # Errors
     /// Either is not there, or it is in it already.
-    pub async fn connect_network(&self, name: &str, request: NetworkConnectRequest) -> Result<(), EngineError> {
+    pub async fn connect_network(
+        &self,
+        name: &str,
+        request: NetworkConnectRequest,
+    ) -> Result<(), EngineError> {
         let record = self.find_network(name)?;
         let container = self.shared().containers.find(&request.container)?;
         let _turn = container.turn.lock().await;
@@ -364,10 +393,14 @@ impl Engine {
             ));
         }
         if mode.starts_with("container:") {
-            return Err(EngineError::conflict("container sharing network namespace with another container or host cannot be connected to any other network"));
+            return Err(EngineError::conflict(
+                "container sharing network namespace with another container or host cannot be connected to any other network",
+            ));
         }
         if mode == "none" {
-            return Err(EngineError::conflict("container cannot be connected to multiple networks with one of the networks in private (none) mode"));
+            return Err(EngineError::conflict(
+                "container cannot be connected to multiple networks with one of the networks in private (none) mode",
+            ));
         }
         if held.networks.contains_key(record.name()) {
             return Err(EngineError::said(
@@ -376,7 +409,9 @@ impl Engine {
             ));
         }
         let fixed = asked.ipam_config.as_ref().is_some_and(|ipam| {
-            [&ipam.ipv4_address, &ipam.ipv6_address].iter().any(|text| text.as_ref().is_some_and(|text| !text.is_empty()))
+            [&ipam.ipv4_address, &ipam.ipv6_address]
+                .iter()
+                .any(|text| text.as_ref().is_some_and(|text| !text.is_empty()))
         });
         if fixed && (record.is_predefined() || record.ipam.config.as_ref().is_none_or(Vec::is_empty)) {
             return Err(EngineError::invalid(
@@ -390,7 +425,12 @@ impl Engine {
     ///
     /// # Errors
     /// The container is not in it.
-    pub async fn disconnect_network(&self, name: &str, container: &str, _force: bool) -> Result<(), EngineError> {
+    pub async fn disconnect_network(
+        &self,
+        name: &str,
+        container: &str,
+        _force: bool,
+    ) -> Result<(), EngineError> {
         let record = self.find_network(name)?;
         let container = self.shared().containers.find(container)?;
         let _turn = container.turn.lock().await;
@@ -402,7 +442,8 @@ impl Engine {
         }
         let place = container.record().networks.get(record.name()).cloned();
         let Some(place) = place else {
-            let text = format!("container {} is not connected to the network {}", container.id, record.name());
+            let text =
+                format!("container {} is not connected to the network {}", container.id, record.name());
             return Err(EngineError::said(Kind::Forbidden, text));
         };
         if place.endpoint.is_some() {
@@ -432,7 +473,8 @@ impl Engine {
         let records: Vec<NetworkRecord> = self.network_table().values().cloned().collect();
         let mut deleted = Vec::new();
         for record in records {
-            let old = until.is_none_or(|until| record.created.parse().is_ok_and(|made: jiff::Timestamp| made < until));
+            let old = until
+                .is_none_or(|until| record.created.parse().is_ok_and(|made: jiff::Timestamp| made < until));
             let fits = filters.labels(|key| record.labels.get(key).map(String::as_str));
             if record.is_predefined() || used.contains(record.id()) || !old || !fits {
                 continue;
@@ -449,26 +491,41 @@ impl Engine {
 
 fn pool_of(config: &IpamConfig) -> Result<Pool, EngineError> {
     let subnet = config.subnet.clone().unwrap_or_default();
-    let net = |text: &str| text.parse::<ipnet::IpNet>().map_err(|_| EngineError::invalid(format!("invalid subnet {text}: invalid CIDR block notation")));
-    let address = |text: &str| text.parse::<IpAddr>().map_err(|_| EngineError::invalid(format!("invalid address {text}")));
+    let net = |text: &str| {
+        text.parse::<ipnet::IpNet>()
+            .map_err(|_| EngineError::invalid(format!("invalid subnet {text}: invalid CIDR block notation")))
+    };
+    let address = |text: &str| {
+        text.parse::<IpAddr>().map_err(|_| EngineError::invalid(format!("invalid address {text}")))
+    };
     let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let reserved = config.auxiliary_addresses.iter().flatten();
     let parsed = net(&subnet)?;
     if parsed.trunc() != parsed {
-        return Err(EngineError::invalid(format!("invalid subnet {subnet}: it should be {}", parsed.trunc())));
+        return Err(EngineError::invalid(format!(
+            "invalid subnet {subnet}: it should be {}",
+            parsed.trunc()
+        )));
     }
     let pool = Pool {
         subnet: parsed,
         range: given(&config.ip_range).map(|text| net(&text)).transpose()?,
         gateway: given(&config.gateway).map(|text| address(&text)).transpose()?,
-        reserved: reserved.map(|(key, text)| Ok((key.clone(), address(text)?))).collect::<Result<_, EngineError>>()?,
+        reserved: reserved
+            .map(|(key, text)| Ok((key.clone(), address(text)?)))
+            .collect::<Result<_, EngineError>>()?,
     };
     let outside = |address: &IpAddr| !pool.subnet.contains(address);
-    if let Some(address) = pool.gateway.iter().chain(pool.reserved.values()).find(|address| outside(address)) {
-        return Err(EngineError::invalid(format!("invalid gateway or reserved address {address}: parent subnet {subnet} does not contain it")));
+    if let Some(address) = pool.gateway.iter().chain(pool.reserved.values()).find(|address| outside(address))
+    {
+        return Err(EngineError::invalid(format!(
+            "invalid gateway or reserved address {address}: parent subnet {subnet} does not contain it"
+        )));
     }
     if let Some(range) = pool.range.filter(|range| !pool.subnet.contains(range)) {
-        return Err(EngineError::invalid(format!("invalid ip-range {range}: parent subnet {subnet} does not contain it")));
+        return Err(EngineError::invalid(format!(
+            "invalid ip-range {range}: parent subnet {subnet} does not contain it"
+        )));
     }
     Ok(pool)
 }
@@ -491,7 +548,14 @@ fn show(record: &NetworkRecord, containers: HashMap<String, EndpointResource>) -
         enable_ipv4: Some(request.ipv4),
         enable_ipv6: Some(request.ipv6),
         ipam: Some(Ipam {
-            driver: Some(record.ipam.driver.clone().filter(|driver| !driver.is_empty()).unwrap_or_else(|| "default".to_owned())),
+            driver: Some(
+                record
+                    .ipam
+                    .driver
+                    .clone()
+                    .filter(|driver| !driver.is_empty())
+                    .unwrap_or_else(|| "default".to_owned()),
+            ),
             config: Some(config.collect()),
             options: record.ipam.options.clone(),
         }),

@@ -110,16 +110,22 @@ pub(crate) struct Prepared {
 
 impl Prepared {
     /// Its shim, whose end is not watched yet: for clients that attach before it starts.
-    pub(crate) async fn attach(&self, stdin: bool, stdout: bool, stderr: bool) -> Result<Attached, EngineError> {
+    pub(crate) async fn attach(
+        &self,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+    ) -> Result<Attached, EngineError> {
         attach(&self.config.socket, self.config.terminal, stdin, stdout, stderr).await
     }
 
     /// Starts its program.
     pub(crate) async fn start(mut self) -> Result<(Shim, i32), LaunchError> {
         match self.connection.ask(&Request::Start).await? {
-            Answer::Started { pid } => {
-                Ok((Shim::of(self.connection, &self.config.socket, &self.config.directory, self.config.terminal), pid))
-            }
+            Answer::Started { pid } => Ok((
+                Shim::of(self.connection, &self.config.socket, &self.config.directory, self.config.terminal),
+                pid,
+            )),
             other => Err(refused(other)),
         }
     }
@@ -156,7 +162,12 @@ impl Shim {
     }
 
     /// Connects to the program's streams.
-    pub(crate) async fn attach(&self, stdin: bool, stdout: bool, stderr: bool) -> Result<Attached, EngineError> {
+    pub(crate) async fn attach(
+        &self,
+        stdin: bool,
+        stdout: bool,
+        stderr: bool,
+    ) -> Result<Attached, EngineError> {
         attach(&self.socket, self.tty, stdin, stdout, stderr).await
     }
 
@@ -213,7 +224,13 @@ pub(crate) struct Exec {
 impl Exec {
     /// The same program, without its streams.
     pub(crate) fn handle(&self) -> Self {
-        Self { pid: self.pid, streams: None, id: self.id.clone(), socket: self.socket.clone(), end: self.end.clone() }
+        Self {
+            pid: self.pid,
+            streams: None,
+            id: self.id.clone(),
+            socket: self.socket.clone(),
+            end: self.end.clone(),
+        }
     }
 
     /// Comes back when it has ended.
@@ -335,7 +352,8 @@ async fn forward(
             Ok(None) => break,
             Err(error) => {
                 // A client that is gone does not hear it.
-                let _ = sender.send(Err(EngineError::failed(format!("the shim's stream broke: {error}")))).await;
+                let _ =
+                    sender.send(Err(EngineError::failed(format!("the shim's stream broke: {error}")))).await;
                 break;
             }
         };
@@ -343,7 +361,8 @@ async fn forward(
             Kind::Output => Stdio::Out,
             Kind::Errors => Stdio::Err,
             Kind::Answer => {
-                if let (Some(ended), Ok(Answer::Ended { exit })) = (&ended, serde_json::from_slice(&payload)) {
+                if let (Some(ended), Ok(Answer::Ended { exit })) = (&ended, serde_json::from_slice(&payload))
+                {
                     ended.send_replace(Some(exit));
                 }
                 continue;

@@ -12,7 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use bollard_stubs::models::{
-    EventMessageTypeEnum, Volume, VolumeCreateRequest, VolumeListResponse, VolumePruneResponse, VolumeScopeEnum,
+    EventMessageTypeEnum, Volume, VolumeCreateRequest, VolumeListResponse, VolumePruneResponse,
+    VolumeScopeEnum,
 };
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde::{Deserialize, Serialize};
@@ -93,7 +94,8 @@ impl Volumes {
         let data = self.data(name);
         fs::create_dir_all(&data).map_err(EngineError::file("make", &data))?;
         let path = self.directory.join(name).join(FILE);
-        let bytes = serde_json::to_vec_pretty(&record).map_err(|error| EngineError::failed(error.to_string()))?;
+        let bytes =
+            serde_json::to_vec_pretty(&record).map_err(|error| EngineError::failed(error.to_string()))?;
         write_file(&path, &bytes, true).map_err(EngineError::file("write", &path))?;
         table.insert(name.to_owned(), Known { record: record.clone(), users: HashSet::new() });
         Ok((record, true))
@@ -130,7 +132,9 @@ impl Volumes {
         let Some(known) = table.get_mut(name) else { return Ok(()) };
         let last = known.users.remove(container) && known.users.is_empty();
         if last && !known.record.options.is_empty() && is_mounted(&data) {
-            umount2(&data, MntFlags::MNT_DETACH).map_err(|errno| errno.into()).map_err(EngineError::file("unmount", &data))?;
+            umount2(&data, MntFlags::MNT_DETACH)
+                .map_err(|errno| errno.into())
+                .map_err(EngineError::file("unmount", &data))?;
         }
         Ok(())
     }
@@ -163,7 +167,9 @@ fn read(path: &Path) -> Result<Option<VolumeRecord>, EngineError> {
     }
     let data = path.join("_data");
     if is_mounted(&data) {
-        umount2(&data, MntFlags::MNT_DETACH).map_err(|errno| errno.into()).map_err(EngineError::file("unmount", &data))?;
+        umount2(&data, MntFlags::MNT_DETACH)
+            .map_err(|errno| errno.into())
+            .map_err(EngineError::file("unmount", &data))?;
     }
     let file = path.join(FILE);
     let bytes = match fs::read(&file) {
@@ -213,13 +219,8 @@ fn mount_as_asked(record: &VolumeRecord, target: &Path) -> Result<(), EngineErro
     }
     let data = data.join(",");
     let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let mounted = mount(
-        text(&device).as_deref(),
-        target,
-        text(&kind).as_deref(),
-        flags,
-        text(&data).as_deref(),
-    );
+    let mounted =
+        mount(text(&device).as_deref(), target, text(&kind).as_deref(), flags, text(&data).as_deref());
     let mounted = mounted.and_then(|()| {
         // The kernel makes no bind read-only at the first try.
         if flags.contains(MsFlags::MS_BIND | MsFlags::MS_RDONLY) {
@@ -245,7 +246,7 @@ impl Engine {
             mountpoint: self.shared().volumes.data(&record.name).display().to_string(),
             created_at: Some(record.created.clone()),
             labels: record.labels.clone(),
-            scope: VolumeScopeEnum::LOCAL,
+            scope: Some(VolumeScopeEnum::LOCAL),
             options: record.options.clone(),
             ..Volume::default()
         }
@@ -266,7 +267,8 @@ impl Engine {
             named && driver && hangs && filters.labels(|key| record.labels.get(key).map(String::as_str))
         };
         let volumes = self.shared().volumes.all();
-        let volumes = volumes.iter().filter(|record| wanted(record)).map(|record| self.show_volume(record)).collect();
+        let volumes =
+            volumes.iter().filter(|record| wanted(record)).map(|record| self.show_volume(record)).collect();
         Ok(VolumeListResponse { volumes: Some(volumes), warnings: Some(Vec::new()) })
     }
 
@@ -416,7 +418,10 @@ fn check_options(options: &HashMap<String, String>) -> Result<(), EngineError> {
     if options.contains_key("size") {
         return Err(EngineError::invalid("create: quota size requested but no quota support"));
     }
-    if !options.is_empty() && !options.contains_key("device") && options.get("type").is_none_or(|kind| kind != "tmpfs") {
+    if !options.is_empty()
+        && !options.contains_key("device")
+        && options.get("type").is_none_or(|kind| kind != "tmpfs")
+    {
         return Err(EngineError::invalid("create: missing device in volume options"));
     }
     Ok(())

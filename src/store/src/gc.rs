@@ -248,10 +248,11 @@ fn is_kept_by_name(entry: &Descriptor) -> bool {
     entry.ref_name().is_some_and(|name| crate::companions::subject_of_name(name).is_none())
 }
 
-/// All that the index reaches.
+/// All that the index and the leases reach.
 pub fn reachable(store: &Store) -> Result<Reach, StoreError> {
     let mut reach = Reach::default();
     store.entries()?.iter().try_for_each(|entry| reach.add(store, entry))?;
+    crate::lease::held(store)?.iter().filter(|held| store.has(held)).try_for_each(|held| reach.add(store, held))?;
     Ok(reach)
 }
 

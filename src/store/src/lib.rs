@@ -14,6 +14,7 @@ pub mod gc;
 pub mod image;
 pub mod ingest;
 pub mod layers;
+pub mod lease;
 pub mod partial;
 pub mod store;
 

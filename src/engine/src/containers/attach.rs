@@ -173,8 +173,10 @@ impl Waiter {
             loop {
                 tokio::select! {
                     frame = frames.recv() => match frame {
-                        Some(frame) if output.send(frame).await.is_ok() => {}
-                        _ => return,
+                        Some(frame) => if output.send(frame).await.is_err() {
+                            return;
+                        },
+                        None => return,
                     },
                     () = output.closed() => return,
                     () = detached.notified() => return,

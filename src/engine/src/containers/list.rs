@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bollard_stubs::models::{
     ContainerSummary, ContainerSummaryHostConfig, ContainerSummaryNetworkSettings, ContainerSummaryStateEnum,
-    EndpointSettings, HealthStatusEnum, MountPoint, MountPointType, PortBinding, PortMap, PortSummary, PortSummaryTypeEnum,
+    EndpointSettings, HealthStatusEnum, MountPoint, PortBinding, PortMap, PortSummary, PortSummaryTypeEnum,
 };
 use serde_json::{Value, json};
 
@@ -28,10 +28,25 @@ pub struct ListQuery {
 }
 
 const FILTERS: [&str; 16] = [
-    "ancestor", "before", "expose", "exited", "health", "id", "is-task", "isolation", "label", "label!", "name", "network",
-    "publish", "since", "status", "volume",
+    "ancestor",
+    "before",
+    "expose",
+    "exited",
+    "health",
+    "id",
+    "is-task",
+    "isolation",
+    "label",
+    "label!",
+    "name",
+    "network",
+    "publish",
+    "since",
+    "status",
+    "volume",
 ];
-const STATUSES: [&str; 8] = ["created", "restarting", "running", "removing", "paused", "exited", "dead", "stopping"];
+const STATUSES: [&str; 8] =
+    ["created", "restarting", "running", "removing", "paused", "exited", "dead", "stopping"];
 
 impl Engine {
     /// `GET /containers/json`, the newest first.
@@ -44,25 +59,38 @@ impl Engine {
         if let Some(status) = filters.get("status").find(|status| !STATUSES.contains(status)) {
             return Err(EngineError::invalid(format!("invalid filter 'status={status}'")));
         }
-        if let Some(health) =
-            filters.get("health").find(|health| !["none", "starting", "healthy", "unhealthy"].contains(health))
+        if let Some(health) = filters
+            .get("health")
+            .find(|health| !["none", "starting", "healthy", "unhealthy"].contains(health))
         {
             return Err(EngineError::invalid(format!("invalid filter 'health={health}'")));
         }
         let mut exits = Vec::new();
         for text in filters.get("exited") {
-            exits.push(text.parse::<i64>().map_err(|_| EngineError::invalid(format!("invalid filter 'exited={text}'")))?);
+            exits.push(
+                text.parse::<i64>()
+                    .map_err(|_| EngineError::invalid(format!("invalid filter 'exited={text}'")))?,
+            );
         }
         let made = |key: &str| -> Result<Option<String>, EngineError> {
-            filters.get(key).next().map(|name| Ok(self.shared().containers.find(name)?.record().created.clone())).transpose()
+            filters
+                .get(key)
+                .next()
+                .map(|name| Ok(self.shared().containers.find(name)?.record().created.clone()))
+                .transpose()
         };
         let (before, since) = (made("before")?, made("since")?);
         let ancestors = self.ancestors(filters)?;
-        let mut found: Vec<(Arc<Container>, Record)> =
-            self.shared().containers.all().into_iter().map(|container| {
+        let mut found: Vec<(Arc<Container>, Record)> = self
+            .shared()
+            .containers
+            .all()
+            .into_iter()
+            .map(|container| {
                 let record = container.record().clone();
                 (container, record)
-            }).collect();
+            })
+            .collect();
         found.sort_by(|(_, one), (_, other)| other.created.cmp(&one.created));
         let all = query.all || query.limit.is_some() || filters.has("status") || filters.has("exited");
         let is_one = |key: &str, fits: &dyn Fn(&str) -> bool| !filters.has(key) || filters.get(key).any(fits);
@@ -73,15 +101,36 @@ impl Engine {
                 && is_one("id", &|id| record.id.starts_with(id))
                 && is_one("name", &|name| name_fits(&record.name, name))
                 && is_one("status", &|status| status_word(&record.state) == status)
-                && (exits.is_empty() || (!record.state.running && !record.state.started_at.is_empty() && exits.contains(&record.state.exit_code)))
+                && (exits.is_empty()
+                    || (!record.state.running
+                        && !record.state.started_at.is_empty()
+                        && exits.contains(&record.state.exit_code)))
                 && is_one("health", &|health| health_word(record) == health)
-                && is_one("network", &|name| record.networks.iter().any(|(key, place)| key == name || place.network_id.starts_with(name)))
-                && is_one("volume", &|name| record.mounts.iter().any(|mount| mount.name.as_deref() == Some(name) || mount.target == name || mount.source == name))
-                && is_one("publish", &|port| record.ports.iter().any(|one| port_fits(&format!("{}/{}", one.host_port, one.protocol), port)))
-                && is_one("expose", &|port| record.config.exposed_ports.iter().flatten().any(|one| port_fits(one, port)))
+                && is_one("network", &|name| {
+                    record
+                        .networks
+                        .iter()
+                        .any(|(key, place)| key == name || place.network_id.starts_with(name))
+                })
+                && is_one("volume", &|name| {
+                    record.mounts.iter().any(|mount| {
+                        mount.name.as_deref() == Some(name) || mount.target == name || mount.source == name
+                    })
+                })
+                && is_one("publish", &|port| {
+                    record
+                        .ports
+                        .iter()
+                        .any(|one| port_fits(&format!("{}/{}", one.host_port, one.protocol), port))
+                })
+                && is_one("expose", &|port| {
+                    record.config.exposed_ports.iter().flatten().any(|one| port_fits(one, port))
+                })
                 && is_one("is-task", &|flag| flag != "true")
                 && ancestors.as_ref().is_none_or(|images| images.contains(&record.image))
-                && filters.labels(|key| record.config.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str))
+                && filters.labels(|key| {
+                    record.config.labels.as_ref().and_then(|labels| labels.get(key)).map(String::as_str)
+                })
         };
         let limit = query.limit.unwrap_or(usize::MAX);
         let mut summaries = Vec::new();
@@ -167,7 +216,8 @@ impl Engine {
             None | Some("json-file" | "") => path(knarr_runtime::shim::log::JSON_FILE),
             _ => String::new(),
         };
-        let lowers: Vec<String> = record.layers.iter().rev().map(|layer| layer.display().to_string()).collect();
+        let lowers: Vec<String> =
+            record.layers.iter().rev().map(|layer| layer.display().to_string()).collect();
         Ok(json!({
             "Id": record.id,
             "Created": record.created,
@@ -248,6 +298,11 @@ fn host_config(record: &Record) -> Result<Value, EngineError> {
             "CgroupnsMode": "private", "Dns": [], "DnsOptions": [], "DnsSearch": [], "ExtraHosts": null, "GroupAdd": null,
             "IpcMode": "private", "Cgroup": "", "Links": null, "OomScoreAdj": 0, "PidMode": "", "Privileged": false,
             "PublishAllPorts": false, "ReadonlyRootfs": false, "SecurityOpt": null, "UTSMode": "", "UsernsMode": "",
+        }),
+    );
+    fill(
+        &mut value,
+        json!({
             "ShmSize": 67_108_864, "Runtime": "knarr", "Isolation": "", "CpuShares": 0, "Memory": 0, "NanoCpus": 0,
             "CgroupParent": "", "BlkioWeight": 0, "BlkioWeightDevice": [], "BlkioDeviceReadBps": [],
             "BlkioDeviceWriteBps": [], "BlkioDeviceReadIOps": [], "BlkioDeviceWriteIOps": [], "CpuPeriod": 0, "CpuQuota": 0,
@@ -305,8 +360,12 @@ fn endpoint(place: &Attachment) -> EndpointSettings {
     let mut settings = place.asked.clone();
     settings.network_id = Some(place.network_id.clone());
     if let Some(endpoint) = &place.endpoint {
-        let text = |address: Option<std::net::IpAddr>| Some(address.map(|address| address.to_string()).unwrap_or_default());
-        let of = |net: Option<ipnet::IpNet>| (text(net.map(|net| net.addr())), Some(net.map_or(0, |net| i64::from(net.prefix_len()))));
+        let text = |address: Option<std::net::IpAddr>| {
+            Some(address.map(|address| address.to_string()).unwrap_or_default())
+        };
+        let of = |net: Option<ipnet::IpNet>| {
+            (text(net.map(|net| net.addr())), Some(net.map_or(0, |net| i64::from(net.prefix_len()))))
+        };
         settings.endpoint_id = Some(endpoint.id.clone());
         settings.mac_address = Some(endpoint.mac.clone());
         (settings.ip_address, settings.ip_prefix_len) = of(endpoint.ipv4);
@@ -331,20 +390,17 @@ fn ports(record: &Record) -> PortMap {
             host_ip: Some(port.host_ip.to_string()),
             host_port: Some(port.host_port.to_string()),
         };
-        map.entry(format!("{}/{}", port.container_port, port.protocol)).or_default().get_or_insert_default().push(binding);
+        map.entry(format!("{}/{}", port.container_port, port.protocol))
+            .or_default()
+            .get_or_insert_default()
+            .push(binding);
     }
     map
 }
 
 fn mount_point(mount: &MountRecord) -> MountPoint {
-    let typ = match mount.kind.as_str() {
-        "volume" => MountPointType::VOLUME,
-        "tmpfs" => MountPointType::TMPFS,
-        "image" => MountPointType::IMAGE,
-        _ => MountPointType::BIND,
-    };
     MountPoint {
-        typ: Some(typ),
+        typ: Some(mount.kind.clone()),
         name: mount.name.clone(),
         source: Some(mount.source.clone()),
         destination: Some(mount.target.clone()),
@@ -403,7 +459,8 @@ fn port_summaries(record: &Record) -> Vec<PortSummary> {
     for name in record.config.exposed_ports.iter().flatten() {
         let (number, protocol) = name.split_once('/').unwrap_or((name, "tcp"));
         let Ok(number) = number.parse() else { continue };
-        let published = record.ports.iter().any(|port| port.container_port == number && port.protocol == protocol);
+        let published =
+            record.ports.iter().any(|port| port.container_port == number && port.protocol == protocol);
         if !published {
             all.push(PortSummary { ip: None, private_port: number, public_port: None, typ: typ(protocol) });
         }
@@ -434,7 +491,11 @@ fn health_word(record: &Record) -> String {
 /// What `ps` shows: `Up 5 minutes (healthy)`, `Exited (0) 3 seconds ago`.
 fn status_text(record: &Record, now: jiff::Timestamp) -> String {
     let state = &record.state;
-    let ago = |text: &str| text.parse::<jiff::Timestamp>().map(|then| human(now.as_second() - then.as_second())).unwrap_or_default();
+    let ago = |text: &str| {
+        text.parse::<jiff::Timestamp>()
+            .map(|then| human(now.as_second() - then.as_second()))
+            .unwrap_or_default()
+    };
     match status_word(state) {
         "restarting" => format!("Restarting ({}) {} ago", state.exit_code, ago(&state.finished_at)),
         "paused" => format!("Up {} (Paused)", ago(&state.started_at)),
@@ -475,7 +536,9 @@ fn human(seconds: i64) -> String {
 /// docker's names are regular expressions; people write parts of names, with `^` and `$` at most.
 fn name_fits(name: &str, wanted: &str) -> bool {
     let wanted = wanted.strip_prefix('/').unwrap_or(wanted);
-    let (start, wanted) = wanted.strip_prefix('^').map_or((false, wanted), |rest| (true, rest.strip_prefix('/').unwrap_or(rest)));
+    let (start, wanted) = wanted
+        .strip_prefix('^')
+        .map_or((false, wanted), |rest| (true, rest.strip_prefix('/').unwrap_or(rest)));
     let (end, wanted) = wanted.strip_suffix('$').map_or((false, wanted), |rest| (true, rest));
     let wanted = wanted.strip_prefix('/').unwrap_or(wanted);
     match (start, end) {
@@ -491,7 +554,8 @@ fn port_fits(one: &str, wanted: &str) -> bool {
     let (range, protocol) = wanted.split_once('/').unwrap_or((wanted, "tcp"));
     let (number, own) = one.split_once('/').unwrap_or((one, "tcp"));
     let (first, last) = range.split_once('-').unwrap_or((range, range));
-    let inside = || Some((first.parse::<u16>().ok()?..=last.parse::<u16>().ok()?).contains(&number.parse().ok()?));
+    let inside =
+        || Some((first.parse::<u16>().ok()?..=last.parse::<u16>().ok()?).contains(&number.parse().ok()?));
     protocol == own && inside().unwrap_or(false)
 }
 
@@ -503,9 +567,18 @@ mod tests {
     #[test]
     fn durations_are_dockers_words() {
         let words = [
-            (0, "Less than a second"), (1, "1 second"), (59, "59 seconds"), (60, "About a minute"), (120, "2 minutes"),
-            (3599, "59 minutes"), (3600, "About an hour"), (7200, "2 hours"), (3600 * 48, "2 days"), (86400 * 15, "2 weeks"),
-            (86400 * 90, "3 months"), (86400 * 800, "2 years"),
+            (0, "Less than a second"),
+            (1, "1 second"),
+            (59, "59 seconds"),
+            (60, "About a minute"),
+            (120, "2 minutes"),
+            (3599, "59 minutes"),
+            (3600, "About an hour"),
+            (7200, "2 hours"),
+            (3600 * 48, "2 days"),
+            (86400 * 15, "2 weeks"),
+            (86400 * 90, "3 months"),
+            (86400 * 800, "2 years"),
         ];
         for (seconds, text) in words {
             assert_eq!(human(seconds), text);
@@ -530,6 +603,8 @@ mod tests {
     #[test]
     fn names_and_ports_fit() {
         assert!(name_fits("web-1", "web") && name_fits("web-1", "^/web-1$") && !name_fits("web-1", "^eb"));
-        assert!(port_fits("80/tcp", "80") && port_fits("85/tcp", "80-90/tcp") && !port_fits("80/tcp", "80/udp"));
+        assert!(
+            port_fits("80/tcp", "80") && port_fits("85/tcp", "80-90/tcp") && !port_fits("80/tcp", "80/udp")
+        );
     }
 }

@@ -4,13 +4,17 @@
 
 mod attach;
 mod content;
+mod copy_up;
 mod create;
 mod exec;
 mod list;
 mod live;
+mod mounts;
+mod names;
 pub mod record;
 mod spec;
 mod start;
+mod stats;
 mod stop;
 mod watch;
 
@@ -24,9 +28,11 @@ pub use list::ListQuery;
 pub use record::Record;
 pub use stop::WaitCondition;
 
+pub(crate) use create::platform_of;
 pub(crate) use exec::ExecRecord;
 pub(crate) use live::Live;
-pub(crate) use start::blocking;
+pub(crate) use start::{blocking, endpoint_request, volumes_of};
+pub(crate) use stats::machine_memory_bytes;
 pub(crate) use watch::restarts;
 
 use crate::EngineError;

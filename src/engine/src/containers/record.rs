@@ -86,6 +86,53 @@ impl Record {
         write_file(&path, &bytes, durable).map_err(EngineError::file("write", &path))
     }
 
+    /// What runs, and its arguments.
+    #[must_use]
+    pub fn command(&self) -> (String, Vec<String>) {
+        let entrypoint = self.config.entrypoint.iter().flatten();
+        let mut words = entrypoint.chain(self.config.cmd.iter().flatten()).cloned();
+        (words.next().unwrap_or_default(), words.collect())
+    }
+
+    /// The name that its programs see: its own, or the beginning of its id.
+    #[must_use]
+    pub fn hostname(&self) -> String {
+        let own = self.config.hostname.clone().filter(|name| !name.is_empty());
+        own.unwrap_or_else(|| self.id.get(..12).unwrap_or(&self.id).to_owned())
+    }
+
+    /// Whether it may do all that the host may.
+    #[must_use]
+    pub fn is_privileged(&self) -> bool {
+        self.host.privileged == Some(true)
+    }
+
+    /// The value of a security option: `seccomp=…`, in the old form `seccomp:…`.
+    #[must_use]
+    pub fn security_option(&self, key: &str) -> Option<String> {
+        let options = self.host.security_opt.iter().flatten();
+        options
+            .filter_map(|option| option.split_once(['=', ':']))
+            .find(|(name, _)| *name == key)
+            .map(|(_, value)| value.to_owned())
+    }
+
+    /// Whether a security option is set: `no-new-privileges`, with or without `=true`.
+    #[must_use]
+    pub fn has_security_option(&self, wanted: &str) -> bool {
+        let options = self.host.security_opt.iter().flatten();
+        options
+            .map(|option| option.replacen(':', "=", 1))
+            .any(|option| option == wanted || option == format!("{wanted}=true"))
+    }
+
+    /// Whether it has a network namespace of its own.
+    #[must_use]
+    pub fn has_own_network(&self) -> bool {
+        let mode = self.network_mode();
+        mode != "host" && !mode.starts_with("container:")
+    }
+
     /// `bridge`, `host`, `none`, `container:ID` or a network's name.
     #[must_use]
     pub fn network_mode(&self) -> &str {

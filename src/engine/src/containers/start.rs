@@ -4,7 +4,6 @@
 //! made it takes back when a later step fails.
 
 use std::fs;
-use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -120,7 +119,7 @@ impl Engine {
         }
         let volumes = volumes_of(&container.record());
         for name in volumes {
-            if let Err(error) = shared.volumes.release(&name, &container.id).await {
+            if let Err(error) = shared.volumes.release(&name, &container.id) {
                 tracing::warn!(
                     container = container.id,
                     volume = name,
@@ -138,7 +137,7 @@ impl Engine {
         };
         for mount in mounts {
             let Some(name) = mount.name.as_deref().filter(|_| mount.kind == "volume") else { continue };
-            let place = self.shared().volumes.acquire(name, &container.id).await?;
+            let place = self.shared().volumes.acquire(name, &container.id)?;
             if mount.copy_up {
                 self.copy_up(&layers, &mount.target, place).await?;
             }
@@ -164,20 +163,15 @@ impl Engine {
             return Ok(Some(sandbox));
         }
         let places = places_of(&container.record());
-        let mut named = false;
         for (name, attachment) in places {
             let request = endpoint_request(&container.record(), &name, &attachment);
             let endpoint = networks.connect(&container.id, &attachment.network_id, request).await?;
             if let Some(place) = container.record().networks.get_mut(&name) {
                 place.endpoint = Some(endpoint);
             }
-            named |= name != "bridge";
         }
-        if named {
-            let dns = container.record().host.dns.clone().unwrap_or_default();
-            let servers = dns.iter().chain(&self.shared().options.dns).filter_map(|text| text.parse().ok());
-            let servers: Vec<IpAddr> = servers.collect();
-            networks.serve_names(&container.id, servers).await?;
+        if super::copy_up::asks_own_server(&container.record(), &self.shared().options) {
+            self.serve_names(container).await?;
         }
         let wanted = ports_of(&container.record())?;
         if !wanted.is_empty() {

@@ -15,7 +15,11 @@ impl Engine {
     ///
     /// # Errors
     /// It does not run, or `ps` does not take the arguments.
-    pub async fn top_container(&self, name: &str, ps_args: &str) -> Result<ContainerTopResponse, EngineError> {
+    pub async fn top_container(
+        &self,
+        name: &str,
+        ps_args: &str,
+    ) -> Result<ContainerTopResponse, EngineError> {
         let container = self.shared().containers.find(name)?;
         if !container.record().state.running {
             return Err(not_running(&container));
@@ -27,7 +31,8 @@ impl Engine {
             let pids = knarr_runtime::lifecycle::processes(&opened)?;
             drop(opened);
             let ps = Command::new("ps").args(arguments.split_whitespace()).output();
-            let ps = ps.map_err(|error| EngineError::failed(format!("error running ps: {error}; install procps")))?;
+            let ps = ps
+                .map_err(|error| EngineError::failed(format!("error running ps: {error}; install procps")))?;
             if !ps.status.success() {
                 let why = String::from_utf8_lossy(&ps.stderr).trim().to_owned();
                 return Err(EngineError::failed(format!("error running ps: {why}")));
@@ -78,7 +83,8 @@ impl Engine {
 /// The lines of `ps` that are of these processes.
 fn table(text: &str, pids: &[i32]) -> Result<ContainerTopResponse, EngineError> {
     let mut lines = text.lines();
-    let titles: Vec<String> = lines.next().unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+    let titles: Vec<String> =
+        lines.next().unwrap_or_default().split_whitespace().map(str::to_owned).collect();
     let column = titles.iter().position(|title| title == "PID");
     let column = column.ok_or_else(|| EngineError::failed("Couldn't find PID field in ps output"))?;
     let mut processes = Vec::new();
@@ -168,7 +174,8 @@ fn empty_blkio() -> Value {
 
 fn blkio(data: &Value) -> Value {
     let mut shown = empty_blkio();
-    let rename = |entries: &Value| match entries.as_array() {
+    let rename = |entries: &Value| {
+        match entries.as_array() {
         Some(entries) => entries
             .iter()
             .map(|entry| {
@@ -177,6 +184,7 @@ fn blkio(data: &Value) -> Value {
             })
             .collect(),
         None => Value::Null,
+    }
     };
     shown["io_service_bytes_recursive"] = rename(&data["blkio"]["ioServiceBytesRecursive"]);
     shown

@@ -4,7 +4,9 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bollard_stubs::models::{ContainerPruneResponse, ContainerWaitExitError, ContainerWaitResponse};
+use bollard_stubs::models::{
+    ContainerPruneResponse, ContainerWaitExitError, ContainerWaitResponse, EventMessageTypeEnum,
+};
 use knarr_linux::signals;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -306,7 +308,7 @@ impl Engine {
         container.live.lock().removing = true;
         self.take_back(container).await;
         let record = container.record().clone();
-        self.shared().store_lease_drop(&container.id)?;
+        self.release_image(&container.id)?;
         let directory = self.container_dir(&container.id);
         let gone = self.removed_dir(&container.id);
         // By rename it is gone at once, whatever happens to its files after that.
@@ -404,7 +406,7 @@ impl Engine {
                 Err(error) => tracing::warn!(container = container.id, error = error.message(), "not pruned"),
             }
         }
-        self.shared().events.pruned("container", reclaimed);
+        self.shared().events.pruned(EventMessageTypeEnum::CONTAINER, reclaimed);
         Ok(ContainerPruneResponse {
             containers_deleted: Some(removed),
             space_reclaimed: Some(i64::try_from(reclaimed).unwrap_or(i64::MAX)),

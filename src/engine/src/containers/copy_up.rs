@@ -1,0 +1,125 @@
+//! What start-ups need beside the container itself: volumes filled from the image, images that are mounted, names of others.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use knarr_runtime::shim::ExtraOverlay;
+use knarr_tree::root::Root;
+
+use super::record::Record;
+use super::spec::{self, Joined};
+use super::{Container, blocking};
+use crate::{Engine, EngineError};
+
+impl Engine {
+    /// Fills an empty volume with what the image has at `target`.
+    pub(super) async fn copy_up(
+        &self,
+        layers: &[PathBuf],
+        target: &str,
+        place: PathBuf,
+    ) -> Result<(), EngineError> {
+        let (layers, target) = (layers.to_vec(), target.trim_matches('/').to_owned());
+        blocking(move || {
+            let empty =
+                std::fs::read_dir(&place).map_err(EngineError::file("list", &place))?.next().is_none();
+            let known = layers
+                .iter()
+                .any(|layer| Root::open(layer).is_ok_and(|root| root.exists(&target).unwrap_or(false)));
+            if !empty || !known {
+                return Ok(());
+            }
+            crate::view::with_layers(&layers, |root| crate::view::copy_directory(root, &target, &place))
+        })
+        .await
+    }
+
+    /// Containers whose namespaces a record's container joins.
+    pub(super) fn joined_pids(&self, record: &Record) -> Result<Joined, EngineError> {
+        let pid_of = |mode: &Option<String>| -> Result<Option<i32>, EngineError> {
+            let Some(name) = mode.as_deref().and_then(|mode| mode.strip_prefix("container:")) else {
+                return Ok(None);
+            };
+            let other = self.shared().containers.find(name)?;
+            let state = other.record().state.clone();
+            if !state.running {
+                return Err(EngineError::conflict(format!(
+                    "cannot join the namespaces of a non running container: {}",
+                    other.id
+                )));
+            }
+            Ok(Some(state.pid))
+        };
+        Ok(Joined { pid: pid_of(&record.host.pid_mode)?, ipc: pid_of(&record.host.ipc_mode)? })
+    }
+
+    /// Images that are mounted into a container, unpacked.
+    pub(super) async fn image_mounts(&self, record: &Record) -> Result<Vec<ExtraOverlay>, EngineError> {
+        let images: Vec<String> = record
+            .mounts
+            .iter()
+            .filter(|mount| mount.kind == "image")
+            .map(|mount| mount.source.clone())
+            .collect();
+        if images.is_empty() {
+            return Ok(Vec::new());
+        }
+        let store = self.shared().store.clone();
+        let directory = self.container_dir(&record.id).join("images");
+        blocking(move || {
+            let platform = super::create::platform_of(None)?;
+            let mut all = Vec::new();
+            for (number, digest) in images.iter().enumerate() {
+                let found = store.find(digest)?;
+                let image = store.image(&found.descriptor, &platform)?;
+                let target = directory.join(number.to_string());
+                std::fs::create_dir_all(&target).map_err(EngineError::file("make", &target))?;
+                all.push(ExtraOverlay {
+                    lowers: knarr_store::layers::for_overlay(&store, &image, false)?,
+                    target,
+                });
+            }
+            Ok(all)
+        })
+        .await
+    }
+
+    /// Addresses and names of containers that a container is linked to in the default network.
+    pub(super) fn linked_hosts(&self, record: &Record) -> Vec<(String, Vec<String>)> {
+        let mut all = Vec::new();
+        for link in record.host.links.iter().flatten() {
+            let (name, alias) = link.split_once(':').unwrap_or((link, link));
+            let alias = alias.rsplit('/').next().unwrap_or(alias);
+            let Ok(other) = self.shared().containers.find(name) else { continue };
+            let other = other.record();
+            let endpoint = other.networks.get("bridge").and_then(|place| place.endpoint.as_ref());
+            if let Some(address) = endpoint.and_then(|endpoint| endpoint.ipv4) {
+                let mut names = vec![alias.to_owned(), other.hostname(), other.name.clone()];
+                names.dedup();
+                all.push((address.addr().to_string(), names));
+            }
+        }
+        all
+    }
+
+    /// Writes a running container's hosts anew: its places in networks have changed.
+    pub(crate) async fn refresh_hosts(&self, container: &Arc<Container>) -> Result<(), EngineError> {
+        let record = container.record().clone();
+        let linked = self.linked_hosts(&record);
+        let (directory, options) = (self.container_dir(&container.id), self.shared().options.clone());
+        blocking(move || spec::write_files(&record, &directory, &options, &linked)).await
+    }
+
+    /// Serves names in a container's sandbox.
+    pub(crate) async fn serve_names(&self, container: &Arc<Container>) -> Result<(), EngineError> {
+        let given = container.record().host.dns.clone().unwrap_or_default();
+        let servers = given.iter().chain(&self.shared().options.dns).filter_map(|text| text.parse().ok());
+        Ok(self.shared().networks.serve_names(&container.id, servers.collect()).await?)
+    }
+}
+
+/// Whether the host's name servers are such that a container must ask ours.
+pub(super) fn asks_own_server(record: &Record, options: &crate::Options) -> bool {
+    let host = std::fs::read_to_string(Path::new("/etc/resolv.conf")).unwrap_or_default();
+    spec::asks_own_server(record, &host, options)
+}

@@ -1,1 +1,0 @@
-//! The OCI configuration of a container: pure.

@@ -50,6 +50,9 @@ pub(crate) fn report(error: &anyhow::Error, ui: &Ui) -> ExitCode {
 }
 
 fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
+    if error.is::<crate::client::ApiFailure>() {
+        return (1, None);
+    }
     if let Some(error) = error.downcast_ref::<BootstrapError>() {
         return classify_bootstrap(error);
     }

@@ -7,12 +7,18 @@ mod archive;
 mod bootstrap;
 mod build;
 mod client;
+mod container;
 mod copy;
+mod cp;
+mod create;
 mod daemon;
+mod events;
 mod exit;
 mod image;
+mod inspect;
 mod lock;
 mod login;
+mod network;
 mod oci;
 mod prompt;
 mod provenance;
@@ -21,14 +27,18 @@ mod push;
 mod recipe;
 mod registry;
 mod remote;
+mod run;
 mod search;
+mod session;
 mod settings;
 mod sign;
 mod suite;
 mod system;
+mod table;
 mod template;
 mod ui;
 mod update;
+mod volume;
 
 use std::process::ExitCode;
 
@@ -45,6 +55,9 @@ struct Cli {
     /// Show less
     #[arg(short, long, global = true)]
     quiet: bool,
+    /// Ask the engine at unix:///PATH or tcp://HOST:PORT instead of this machine's own
+    #[arg(short = 'H', long, global = true, value_name = "HOST")]
+    host: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -90,6 +103,25 @@ enum Command {
     /// Show the suites that can be bootstrapped
     #[command(subcommand)]
     Suite(suite::Command),
+    #[command(flatten)]
+    OfContainer(VerbOfContainer),
+    /// Work with containers
+    #[command(subcommand)]
+    Container(Box<container::Command>),
+    /// Work with volumes
+    #[command(subcommand)]
+    Volume(volume::Command),
+    /// Work with networks
+    #[command(subcommand)]
+    Network(network::Command),
+    /// Show everything about containers, images, volumes and networks, as JSON
+    Inspect(inspect::Args),
+    /// Show what happens in the engine
+    Events(events::Args),
+    /// Show what the engine is
+    Info(events::FormatArgs),
+    /// Show the versions of this program and of the engine
+    Version(events::FormatArgs),
     /// Be the engine: serve the Engine API, and look after containers
     Daemon(Box<daemon::Args>),
     /// Run containers from OCI bundles
@@ -110,6 +142,85 @@ enum Command {
     Manual,
 }
 
+/// What people type all day.
+#[derive(Debug, Subcommand)]
+enum VerbOfContainer {
+    /// Run a program in a new container
+    Run(Box<run::RunArgs>),
+    /// Make a container without starting it
+    Create(Box<create::CreateArgs>),
+    /// Start containers
+    Start(run::StartArgs),
+    /// Stop containers
+    Stop(container::StopArgs),
+    /// Stop containers and start them again
+    Restart(container::StopArgs),
+    /// Send containers a signal
+    Kill(container::KillArgs),
+    /// Remove containers
+    Rm(container::RmArgs),
+    /// List containers
+    Ps(container::PsArgs),
+    /// Run another program in a container
+    Exec(run::ExecArgs),
+    /// Connect to a container's program
+    Attach(run::AttachArgs),
+    /// Show what containers have written
+    Logs(container::LogsArgs),
+    /// Copy files into a container, or out of it
+    Cp(container::CpArgs),
+    /// Show what a container has changed in its root
+    Diff(container::OneArgs),
+    /// Make an image of a container
+    Commit(container::CommitArgs),
+    /// Give a container another name
+    Rename(container::RenameArgs),
+    /// Show what runs in a container
+    Top(container::TopArgs),
+    /// Show a container's ports
+    Port(container::PortArgs),
+    /// Stop containers where they stand
+    Pause(container::ManyArgs),
+    /// Let them go on
+    Unpause(container::ManyArgs),
+    /// Wait until containers end, and print how
+    Wait(container::ManyArgs),
+    /// Change what containers may use
+    Update(container::UpdateArgs),
+    /// Show how much of the machine containers use
+    Stats(container::StatsArgs),
+}
+
+impl From<VerbOfContainer> for container::Command {
+    fn from(verb: VerbOfContainer) -> Self {
+        use VerbOfContainer as V;
+        match verb {
+            V::Run(args) => Self::Run(args),
+            V::Create(args) => Self::Create(args),
+            V::Start(args) => Self::Start(args),
+            V::Stop(args) => Self::Stop(args),
+            V::Restart(args) => Self::Restart(args),
+            V::Kill(args) => Self::Kill(args),
+            V::Rm(args) => Self::Rm(args),
+            V::Ps(args) => Self::Ls(args),
+            V::Exec(args) => Self::Exec(args),
+            V::Attach(args) => Self::Attach(args),
+            V::Logs(args) => Self::Logs(args),
+            V::Cp(args) => Self::Cp(args),
+            V::Diff(args) => Self::Diff(args),
+            V::Commit(args) => Self::Commit(args),
+            V::Rename(args) => Self::Rename(args),
+            V::Top(args) => Self::Top(args),
+            V::Port(args) => Self::Port(args),
+            V::Pause(args) => Self::Pause(args),
+            V::Unpause(args) => Self::Unpause(args),
+            V::Wait(args) => Self::Wait(args),
+            V::Update(args) => Self::Update(args),
+            V::Stats(args) => Self::Stats(args),
+        }
+    }
+}
+
 /// Runs the program.
 #[must_use]
 pub fn main() -> ExitCode {
@@ -124,14 +235,22 @@ pub fn main() -> ExitCode {
     if let Command::Oci(oci) = cli.command {
         return oci::run(*oci, &oci::arguments(), &ui);
     }
-    match run(cli.command, &ui) {
+    match run(cli.command, cli.host.as_deref(), &ui) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => exit::report(&error, &ui),
     }
 }
 
-fn run(command: Command, ui: &Ui) -> anyhow::Result<()> {
+fn run(command: Command, host: Option<&str>, ui: &Ui) -> anyhow::Result<()> {
     match command {
+        Command::OfContainer(verb) => container::run(verb.into(), host, ui),
+        Command::Container(command) => container::run(*command, host, ui),
+        Command::Volume(command) => volume::run(&command, host, ui),
+        Command::Network(command) => network::run(&command, host, ui),
+        Command::Inspect(args) => inspect::run(&args, host, ui),
+        Command::Events(args) => events::run(&args, host, ui),
+        Command::Info(args) => events::info(&args, host, ui),
+        Command::Version(args) => events::version(&args, host, ui),
         Command::Bootstrap(args) => bootstrap::run(*args, ui),
         Command::Build(args) => build::run(&args, ui),
         Command::Images(args) => image::list(&args, ui),

@@ -139,12 +139,15 @@ impl Links {
 
     /// Makes both ends; the one in the sandbox has no address yet and is down.
     pub(crate) fn add_veth(&mut self, veth: &Veth<'_>) -> Result<(), NetworkError> {
-        let mut messages = vec![new_veth(veth), named_alias(veth.host, veth.alias), named_no_ipv6(veth.host)];
+        let doing = || format!("make the link {} of a container", veth.host);
+        let messages = vec![new_veth(veth), named_alias(veth.host, veth.alias), named_no_ipv6(veth.host)];
+        self.send(messages, doing)?;
+        let index = self.index(veth.host)?;
+        let mut messages = vec![Message::new(SETLINK, ACK, &link_head(index, UP, UP))];
         if veth.isolated || veth.hairpin {
-            messages.push(port_flags(veth));
+            messages.insert(0, port_flags(index, veth));
         }
-        messages.push(named_up(veth.host));
-        self.send(messages, || format!("make the link {} of a container", veth.host))
+        self.send(messages, doing)
     }
 
     /// Makes a link in the sandbox that sends by a link of the host.
@@ -218,7 +221,7 @@ impl Links {
     pub(crate) fn remove_default_route(&mut self, ipv6: bool) -> Result<(), NetworkError> {
         let message = Message::new(DELROUTE, ACK, &route_head(ipv6, SCOPE_NOWHERE));
         match self.netlink.send(vec![message]) {
-            Err((_, error)) if error.raw_os_error() != Some(NO_PROCESS) => {
+            Err((_, error)) if !error.raw_os_error().is_some_and(|code| NO_ROUTE.contains(&code)) => {
                 Err(kernel("take a container's default route away")(error))
             }
             _ => Ok(()),
@@ -227,10 +230,11 @@ impl Links {
 
     /// The port of a bridge hears and says nothing any more. Its link is about to go: failing to is no harm.
     pub(crate) fn silence(&mut self, name: &str) {
-        let mut head = link_head(0, 0, 0);
+        let Ok(Some(link)) = self.find(name) else { return };
+        let mut head = link_head(link.index, 0, 0);
         head[0] = FAMILY_BRIDGE;
         let mut message = Message::new(SETLINK, ACK, &head);
-        message.text(IFLA_IFNAME, name).nested(IFLA_PROTINFO, |port| {
+        message.nested(IFLA_PROTINFO, |port| {
             port.attribute(PORT_STATE, &[PORT_DISABLED]);
         });
         if let Err((_, error)) = self.netlink.send(vec![message]) {
@@ -278,11 +282,12 @@ fn new_veth(veth: &Veth<'_>) -> Message {
     add
 }
 
-fn port_flags(veth: &Veth<'_>) -> Message {
-    let mut head = link_head(0, 0, 0);
+/// Links of a bridge are found by their number only.
+fn port_flags(index: u32, veth: &Veth<'_>) -> Message {
+    let mut head = link_head(index, 0, 0);
     head[0] = FAMILY_BRIDGE;
     let mut message = Message::new(SETLINK, ACK, &head);
-    message.text(IFLA_IFNAME, veth.host).nested(IFLA_PROTINFO, |port| {
+    message.nested(IFLA_PROTINFO, |port| {
         port.attribute(PORT_MODE, &[u8::from(veth.hairpin)]);
         port.attribute(PORT_ISOLATED, &[u8::from(veth.isolated)]);
     });
@@ -469,4 +474,5 @@ const FAMILY_IPV4: u8 = 2;
 const FAMILY_BRIDGE: u8 = 7;
 const FAMILY_IPV6: u16 = 10;
 const NO_DEVICE: i32 = 19;
-const NO_PROCESS: i32 = 3;
+/// No such route, no table yet, no such family here.
+const NO_ROUTE: [i32; 4] = [3, 2, 97, 95];

@@ -48,13 +48,6 @@ impl Table {
         Ok(())
     }
 
-    /// The table is gone.
-    pub(crate) fn remove(&mut self) -> Result<(), NetworkError> {
-        self.known = false;
-        let messages = vec![batch(BATCH_BEGIN), self.table(NEWTABLE), self.table(DELTABLE)];
-        self.commit(messages, "remove the rules for packets (nf_tables)")
-    }
-
     fn commit(&mut self, mut messages: Vec<Message>, doing: &str) -> Result<(), NetworkError> {
         messages.push(batch(BATCH_END));
         self.netlink.send(messages).map_err(|(_, error)| kernel(doing)(error))

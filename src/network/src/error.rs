@@ -45,3 +45,9 @@ pub enum NetworkError {
         source: io::Error,
     },
 }
+
+/// Turns the kernel's refusal into the step that failed.
+pub(crate) fn kernel(doing: impl Into<String>) -> impl FnOnce(io::Error) -> NetworkError {
+    let doing = doing.into();
+    move |source| NetworkError::Kernel { doing, source }
+}

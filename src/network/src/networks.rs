@@ -1,11 +1,17 @@
 //! The networks of an engine, in the kernel.
+//!
+//! [`Networks`] is the door: each call is done as a whole behind one lock, on a thread that may wait for the kernel, also
+//! when its caller goes away. What is done is in [`crate::state`].
 
 use std::net::IpAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use ipnet::IpNet;
+use tokio::task::spawn_blocking;
 
+use crate::error::kernel;
+use crate::state::State;
 use crate::{Endpoint, EndpointRequest, Left, Network, NetworkError, NetworkRequest, Port, PublishedPort};
 
 /// What networks are opened with.
@@ -20,34 +26,39 @@ pub struct Options {
 /// All networks of an engine. Clones are the same.
 #[derive(Clone, Debug)]
 pub struct Networks {
-    shared: Arc<()>,
+    shared: Arc<Mutex<State>>,
 }
 
 impl Networks {
     /// Connects to the kernel. Nothing is changed before a network is made or restored.
     pub async fn open(options: Options) -> Result<Self, NetworkError> {
-        todo!()
+        let state = spawn_blocking(move || State::open(options)).await;
+        let state = state.map_err(|error| kernel("open the networks")(error.into()))??;
+        Ok(Self { shared: Arc::new(Mutex::new(state)) })
     }
     /// Takes over what an engine before this one left: makes what is missing of `networks` and of the running
     /// containers' endpoints and ports, and removes what of ours is in neither list.
     pub async fn restore(&self, networks: Vec<Network>, left: Vec<Left>) -> Result<(), NetworkError> {
-        todo!()
+        self.with(move |state| state.restore(networks, left)).await
     }
     /// Makes a network: chooses its addresses, makes its link and its rules.
     pub async fn create(&self, request: NetworkRequest) -> Result<Network, NetworkError> {
-        todo!()
+        self.with(move |state| state.create(request)).await
     }
     /// Removes a network that has no endpoints.
     pub async fn remove(&self, id: &str) -> Result<(), NetworkError> {
-        todo!()
+        let id = id.to_owned();
+        self.with(move |state| state.remove(&id)).await
     }
     /// Makes a container's network namespace, with its loopback up, and answers with the file that holds it.
     pub async fn make_sandbox(&self, container: &str) -> Result<PathBuf, NetworkError> {
-        todo!()
+        let container = container.to_owned();
+        self.with(move |state| state.make_sandbox(&container)).await
     }
     /// Removes it with all endpoints and ports of the container; one that is not there is no error.
     pub async fn remove_sandbox(&self, container: &str) -> Result<(), NetworkError> {
-        todo!()
+        let container = container.to_owned();
+        self.with(move |state| state.remove_sandbox(&container)).await
     }
     /// Connects a container, also one that runs. Name servers of the container's own are asked instead of the host's.
     pub async fn connect(
@@ -56,11 +67,13 @@ impl Networks {
         network: &str,
         request: EndpointRequest,
     ) -> Result<Endpoint, NetworkError> {
-        todo!()
+        let (container, network) = (container.to_owned(), network.to_owned());
+        self.with(move |state| state.connect(&container, &network, request)).await
     }
     /// Disconnects it.
     pub async fn disconnect(&self, container: &str, network: &str) -> Result<(), NetworkError> {
-        todo!()
+        let (container, network) = (container.to_owned(), network.to_owned());
+        self.with(move |state| state.disconnect(&container, &network)).await
     }
     /// Changes the names by which others find a container (after a rename).
     pub async fn rename(
@@ -69,11 +82,13 @@ impl Networks {
         network: &str,
         names: Vec<String>,
     ) -> Result<(), NetworkError> {
-        todo!()
+        let (container, network) = (container.to_owned(), network.to_owned());
+        self.with(move |state| state.rename(&container, &network, names)).await
     }
     /// Serves names in the sandbox at 127.0.0.11; `upstream` are the name servers for all others, the host's when empty.
     pub async fn serve_names(&self, container: &str, upstream: Vec<IpAddr>) -> Result<(), NetworkError> {
-        todo!()
+        let container = container.to_owned();
+        self.with(move |state| state.serve_names(&container, upstream)).await
     }
     /// Publishes ports, all or none.
     pub async fn publish(
@@ -81,10 +96,22 @@ impl Networks {
         container: &str,
         ports: Vec<Port>,
     ) -> Result<Vec<PublishedPort>, NetworkError> {
-        todo!()
+        let container = container.to_owned();
+        self.with(move |state| state.publish(&container, &ports)).await
     }
     /// Takes them back.
     pub async fn unpublish(&self, container: &str) -> Result<(), NetworkError> {
-        todo!()
+        let container = container.to_owned();
+        self.with(move |state| state.unpublish(&container)).await
+    }
+
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut State) -> Result<T, NetworkError> + Send + 'static,
+    ) -> Result<T, NetworkError> {
+        let shared = Arc::clone(&self.shared);
+        let done =
+            spawn_blocking(move || work(&mut shared.lock().unwrap_or_else(PoisonError::into_inner))).await;
+        done.map_err(|error| kernel("finish a change of the networks")(error.into()))?
     }
 }

@@ -1,10 +1,22 @@
 //! The Docker Engine API over HTTP: paths, parameters, statuses and streams.
 //!
-//! Start with [`serve`]. What requests do is the engine's work.
+//! Start with [`serve`]; [`router`] has the list of what can be asked for. What requests do is the engine's work.
 //!
 //! Spec: Docker Engine API 1.24 to 1.53.
 #![forbid(unsafe_code)]
 
+mod body;
+mod containers;
+mod error;
+mod exec;
+mod hijack;
+mod images;
+mod networks;
+mod query;
+mod router;
 mod serve;
+mod system;
+mod version;
+mod volumes;
 
 pub use serve::{Listen, Tls, serve};

@@ -1,6 +1,6 @@
 //! Images that containers hold: what they are made of stays in the store for as long as they are there.
 
-use knarr_base::Digest;
+use knarr_store::Found;
 
 use crate::containers::Record;
 use crate::{Engine, EngineError};
@@ -8,15 +8,25 @@ use crate::{Engine, EngineError};
 impl Engine {
     /// A container holds its image, by a lease with its id.
     pub(crate) fn hold_image(&self, record: &Record) -> Result<(), EngineError> {
-        let digest: Digest = record
-            .image
-            .parse()
-            .map_err(|_| EngineError::failed(format!("{} is no digest", record.image)))?;
-        Ok(knarr_store::lease::hold(self.store(), &record.id, &[digest])?)
+        let Found { descriptor, .. } = self.store().find(&record.image)?;
+        Ok(knarr_store::lease::hold(self.store(), &record.id, &[descriptor.bare()])?)
     }
 
     /// It no longer does.
     pub(crate) fn release_image(&self, id: &str) -> Result<(), EngineError> {
         Ok(knarr_store::lease::release(self.store(), id)?)
+    }
+}
+
+impl Engine {
+    /// What the unpacked layers of an image take on the disk; 0 when it is not there.
+    pub(crate) async fn image_bytes(&self, digest: &str) -> u64 {
+        let (store, name) = (self.store().clone(), digest.to_owned());
+        let bytes = crate::containers::blocking(move || {
+            let found = store.find(&name)?;
+            let image = store.image(&found.descriptor, &crate::containers::platform_of(None)?)?;
+            Ok(image.manifest.layers.iter().map(|layer| layer.size).sum())
+        });
+        bytes.await.unwrap_or_default()
     }
 }

@@ -252,7 +252,10 @@ fn is_kept_by_name(entry: &Descriptor) -> bool {
 pub fn reachable(store: &Store) -> Result<Reach, StoreError> {
     let mut reach = Reach::default();
     store.entries()?.iter().try_for_each(|entry| reach.add(store, entry))?;
-    crate::lease::held(store)?.iter().filter(|held| store.has(held)).try_for_each(|held| reach.add(store, held))?;
+    crate::lease::held(store)?
+        .iter()
+        .filter(|held| store.has(held))
+        .try_for_each(|held| reach.add(store, held))?;
     Ok(reach)
 }
 

@@ -52,10 +52,11 @@ pub fn held(store: &Store) -> Result<Vec<Descriptor>, StoreError> {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
             other => other.map_err(fail("read", &path))?,
         };
-        let held: Vec<Descriptor> = serde_json::from_slice(&bytes).map_err(|error| StoreError::NotAStore {
-            path: path.clone(),
-            reason: format!("a lease cannot be read: {error}; remove the file if nothing uses the image"),
-        })?;
+        let held: Vec<Descriptor> =
+            serde_json::from_slice(&bytes).map_err(|error| StoreError::NotAStore {
+                path: path.clone(),
+                reason: format!("a lease cannot be read: {error}; remove the file if nothing uses the image"),
+            })?;
         all.extend(held);
     }
     Ok(all)
@@ -63,6 +64,7 @@ pub fn held(store: &Store) -> Result<Vec<Descriptor>, StoreError> {
 
 /// A name becomes a file's name.
 fn check(name: &str) -> Result<(), StoreError> {
-    let good = !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
+    let good =
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
     if good { Ok(()) } else { Err(StoreError::Request(format!("{name:?} is no name for a lease"))) }
 }

@@ -63,7 +63,10 @@ impl Store {
             .flatten()
             .map(|entry| entry.file_name().to_string_lossy().into_owned())
             .find(|name| {
-                !matches!(name.as_str(), "index.json" | "blobs" | "tmp" | "layers" | "leases" | ".lock" | ".index.lock")
+                !matches!(
+                    name.as_str(),
+                    "index.json" | "blobs" | "tmp" | "layers" | "leases" | ".lock" | ".index.lock"
+                )
             });
         if let Some(name) = foreign {
             return Err(StoreError::NotAStore {

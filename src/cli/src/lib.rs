@@ -6,7 +6,9 @@
 mod archive;
 mod bootstrap;
 mod build;
+mod client;
 mod copy;
+mod daemon;
 mod exit;
 mod image;
 mod lock;
@@ -88,6 +90,8 @@ enum Command {
     /// Show the suites that can be bootstrapped
     #[command(subcommand)]
     Suite(suite::Command),
+    /// Be the engine: serve the Engine API, and look after containers
+    Daemon(Box<daemon::Args>),
     /// Run containers from OCI bundles
     Oci(Box<oci::Oci>),
     /// Work with locks
@@ -110,6 +114,7 @@ enum Command {
 #[must_use]
 pub fn main() -> ExitCode {
     knarr_linux::init_if_requested();
+    knarr_runtime::shim::init_if_requested();
     if let Some(arguments) = oci::requested() {
         return oci::main(&arguments);
     }
@@ -147,6 +152,7 @@ fn run(command: Command, ui: &Ui) -> anyhow::Result<()> {
         Command::Suite(command) => suite::run(&command, ui),
         // Has statuses of its own, so it was run before.
         Command::Oci(_) => Ok(()),
+        Command::Daemon(args) => daemon::run(&args, ui),
         Command::Lock(command) => lock::run(&command, ui),
         Command::System(command) => system::run(&command, ui),
         Command::Completion { shell } => {

@@ -1,11 +1,35 @@
 //! Images, as the Engine API sees the store.
+//!
+//! [`Engine::list_images`] and its neighbours read; what changes images lies one file per thing that is done. An image's
+//! id is the digest of its manifest or index. Keeping images is `store`'s work, moving them `registry`'s.
+//!
+//! Spec: Docker Engine API, "Images".
+
+mod archive;
+mod change;
+mod entry;
+mod glob;
+mod pull;
+mod push;
+mod registry;
+mod remove;
+mod told;
+
 use bollard_stubs::models::{
-    AuthConfig, DistributionInspect, ImageDeleteResponseItem, ImageHistoryResponseItem, ImageInspect,
-    ImagePruneResponse, ImageSummary,
+    DriverData, ImageHistoryResponseItem, ImageInspect, ImageInspectMetadata, ImageInspectRootFs,
+    ImageSummary, OciDescriptor, OciPlatform,
+};
+use knarr_oci::{Descriptor, ImageConfig, Platform};
+use knarr_store::Store;
+
+pub(crate) use archive::put_image;
+pub(crate) use change::{Changes, image_config, run_config};
+pub(crate) use entry::{
+    Entry, create_seconds, descriptor_of, entries, find, parse_reference, unpacked_bytes,
 };
 
+use crate::containers::blocking;
 use crate::filters::Filters;
-use crate::stream::{ByteStream, StreamReader, ValueStream};
 use crate::{Engine, EngineError};
 
 /// What `GET /images/json` asks for.
@@ -21,85 +45,214 @@ pub struct ImageQuery {
     pub filters: Filters,
 }
 
+const FILTERS: [&str; 7] = ["dangling", "label", "label!", "before", "since", "reference", "until"];
+
 impl Engine {
     /// `GET /images/json`, the newest first.
+    ///
+    /// # Errors
+    /// A filter is wrong, or the store cannot be read.
     pub async fn list_images(&self, query: &ImageQuery) -> Result<Vec<ImageSummary>, EngineError> {
-        todo!()
+        query.filters.allow(&FILTERS)?;
+        let (store, filters) = (self.store().clone(), query.filters.clone());
+        let used = self.used_images();
+        blocking(move || {
+            let chosen = choose(&store, &filters)?;
+            let users = |id: &str| used.iter().filter(|image| *image == id).count();
+            Ok(chosen.iter().map(|entry| summary(&store, entry, users(&entry.id()))).collect())
+        })
+        .await
     }
+
+    /// The image of each container.
+    pub(crate) fn used_images(&self) -> Vec<String> {
+        let containers = self.shared().containers.all();
+        containers.iter().map(|container| container.record().image.clone()).collect()
+    }
+
     /// `GET /images/{name}/json`.
+    ///
+    /// # Errors
+    /// There is no such image.
     pub async fn inspect_image(&self, name: &str) -> Result<ImageInspect, EngineError> {
-        todo!()
+        let (store, name) = (self.store().clone(), name.to_owned());
+        blocking(move || {
+            let found = find(&store, &name)?;
+            let all = entries(&store)?;
+            let entry = all.into_iter().find(|entry| entry.descriptor.digest == found.descriptor.digest);
+            let entry = entry.map_or_else(|| Entry::unnamed(&store, &found.descriptor), Ok)?;
+            Ok(inspected(&store, &entry))
+        })
+        .await
     }
-    /// `GET /images/{name}/history`.
+
+    /// `GET /images/{name}/history`, the newest first.
+    ///
+    /// # Errors
+    /// There is no such image.
     pub async fn history_image(&self, name: &str) -> Result<Vec<ImageHistoryResponseItem>, EngineError> {
-        todo!()
+        let (store, name) = (self.store().clone(), name.to_owned());
+        blocking(move || {
+            let found = find(&store, &name)?;
+            let all = entries(&store)?;
+            let entry = all.into_iter().find(|entry| entry.descriptor.digest == found.descriptor.digest);
+            let entry = entry.map_or_else(|| Entry::unnamed(&store, &found.descriptor), Ok)?;
+            Ok(history(&store, &entry))
+        })
+        .await
     }
-    /// `POST /images/create?fromImage`: progress, its failures too once the first line is out.
-    pub async fn pull_image(
-        &self,
-        image: &str,
-        tag: &str,
-        platform: Option<&str>,
-        auth: Option<AuthConfig>,
-    ) -> Result<ValueStream, EngineError> {
-        todo!()
-    }
-    /// `POST /images/create?fromSrc`: a root's tarball becomes an image.
-    pub async fn import_image(
-        &self,
-        repository: &str,
-        tag: &str,
-        message: &str,
-        changes: &[String],
-        platform: Option<&str>,
-        tarball: StreamReader,
-    ) -> Result<ValueStream, EngineError> {
-        todo!()
-    }
-    /// `POST /images/{name}/push`.
-    pub async fn push_image(
-        &self,
-        name: &str,
-        tag: &str,
-        auth: Option<AuthConfig>,
-    ) -> Result<ValueStream, EngineError> {
-        todo!()
-    }
+
     /// `POST /images/{name}/tag`.
+    ///
+    /// # Errors
+    /// There is no such image, or the new name is none.
     pub async fn tag_image(&self, name: &str, repository: &str, tag: &str) -> Result<(), EngineError> {
-        todo!()
-    }
-    /// `DELETE /images/{name}`.
-    pub async fn remove_image(
-        &self,
-        name: &str,
-        force: bool,
-        no_prune: bool,
-    ) -> Result<Vec<ImageDeleteResponseItem>, EngineError> {
-        todo!()
-    }
-    /// `POST /images/prune`.
-    pub async fn prune_images(&self, filters: &Filters) -> Result<ImagePruneResponse, EngineError> {
-        todo!()
-    }
-    /// `GET /images/get`, `GET /images/{name}/get`: docker's archive.
-    pub async fn save_images(&self, names: Vec<String>) -> Result<ByteStream, EngineError> {
-        todo!()
-    }
-    /// `POST /images/load`.
-    pub async fn load_images(&self, quiet: bool, tarball: StreamReader) -> Result<ValueStream, EngineError> {
-        todo!()
-    }
-    /// `GET /distribution/{name}/json`.
-    pub async fn inspect_distribution(
-        &self,
-        name: &str,
-        auth: Option<AuthConfig>,
-    ) -> Result<DistributionInspect, EngineError> {
-        todo!()
-    }
-    /// `POST /auth`: the status line.
-    pub async fn login(&self, auth: AuthConfig) -> Result<String, EngineError> {
-        todo!()
+        let target = new_name(repository, tag)?;
+        let (store, name) = (self.store().clone(), name.to_owned());
+        let (id, shown) = blocking(move || {
+            let found = find(&store, &name)?;
+            store.tag(&found.descriptor.bare(), &target)?;
+            Ok((found.descriptor.digest.to_string(), knarr_store::store::familiar(&target)))
+        })
+        .await?;
+        self.shared().events.image("tag", &id, &shown);
+        Ok(())
     }
 }
+
+/// The full name that an image is to get.
+pub(crate) fn new_name(repository: &str, tag: &str) -> Result<String, EngineError> {
+    let text = if tag.is_empty() { repository.to_owned() } else { format!("{repository}:{tag}") };
+    let reference = parse_reference(&text)?;
+    if reference.digest().is_some() {
+        return Err(EngineError::invalid("refusing to create a tag with a digest reference"));
+    }
+    if reference.familiar_name() == "sha256" {
+        return Err(EngineError::invalid(
+            "refusing to create an ambiguous tag using digest algorithm as name",
+        ));
+    }
+    Ok(reference.to_string())
+}
+
+/// Images that filters let through, the newest first.
+fn choose(store: &Store, filters: &Filters) -> Result<Vec<Entry>, EngineError> {
+    let dangling = filters.flag("dangling")?;
+    let until = filters.until()?.map(jiff::Timestamp::as_second);
+    let moment = |key: &str| -> Result<Option<i64>, EngineError> {
+        let Some(name) = filters.get(key).next() else { return Ok(None) };
+        let found = find(store, name)?;
+        Ok(Some(Entry::unnamed(store, &found.descriptor)?.created()))
+    };
+    let (before, since) = (moment("before")?, moment("since")?);
+    let mut chosen = entries(store)?;
+    chosen.retain(|entry| {
+        let created = entry.created();
+        dangling.is_none_or(|dangling| dangling == entry.names.is_empty())
+            && until.is_none_or(|until| created < until)
+            && before.is_none_or(|before| created < before)
+            && since.is_none_or(|since| created > since)
+            && filters.labels(|key| entry.label(key))
+            && (!filters.has("reference") || filters.get("reference").any(|pattern| entry.fits(pattern)))
+    });
+    for entry in chosen.iter_mut().filter(|_| filters.has("reference")) {
+        entry.names.retain(|name| filters.get("reference").any(|pattern| entry::name_fits(name, pattern)));
+    }
+    chosen.sort_by(|one, other| {
+        other.created().cmp(&one.created()).then_with(|| one.descriptor.digest.cmp(&other.descriptor.digest))
+    });
+    Ok(chosen)
+}
+
+fn summary(store: &Store, entry: &Entry, users: usize) -> ImageSummary {
+    ImageSummary {
+        id: entry.id(),
+        parent_id: String::new(),
+        repo_tags: entry.repo_tags(),
+        repo_digests: entry.repo_digests(),
+        created: entry.created(),
+        size: signed(entry.size_bytes(store)),
+        shared_size: -1,
+        labels: entry.labels().clone().into_iter().collect(),
+        containers: i64::try_from(users).unwrap_or(-1),
+        manifests: None,
+        descriptor: Some(shown(&entry.descriptor)),
+    }
+}
+
+fn inspected(store: &Store, entry: &Entry) -> ImageInspect {
+    let config = entry.image.as_ref().map_or_else(ImageConfig::default, |image| image.config.clone());
+    let layers = config.rootfs.diff_ids.iter().map(ToString::to_string).collect();
+    let last = config.history.last().cloned().unwrap_or_default();
+    ImageInspect {
+        id: Some(entry.id()),
+        descriptor: Some(shown(&entry.descriptor)),
+        repo_tags: Some(entry.repo_tags()),
+        repo_digests: Some(entry.repo_digests()),
+        comment: Some(last.comment.unwrap_or_default()),
+        created: config.created.clone(),
+        author: Some(config.author.clone().unwrap_or_default()),
+        config: Some(image_config(&config.config)),
+        architecture: Some(config.architecture.clone()),
+        variant: config.variant.clone(),
+        os: Some(config.os.clone()),
+        size: Some(signed(entry.size_bytes(store))),
+        graph_driver: Some(DriverData { name: "overlayfs".to_owned(), ..DriverData::default() }),
+        root_fs: Some(ImageInspectRootFs { typ: "layers".to_owned(), layers: Some(layers) }),
+        metadata: Some(ImageInspectMetadata { last_tag_time: Some("0001-01-01T00:00:00Z".to_owned()) }),
+        ..ImageInspect::default()
+    }
+}
+
+fn history(store: &Store, entry: &Entry) -> Vec<ImageHistoryResponseItem> {
+    let Some(image) = &entry.image else { return Vec::new() };
+    let mut layers = image.layers();
+    let mut items: Vec<ImageHistoryResponseItem> = Vec::new();
+    for step in &image.config.history {
+        let layer = if step.empty_layer { None } else { layers.next() };
+        let size = layer.map_or(0, |(layer, diff_id)| unpacked_bytes(store, diff_id).unwrap_or(layer.size));
+        items.push(ImageHistoryResponseItem {
+            id: "<missing>".to_owned(),
+            created: create_seconds(step.created.as_deref()),
+            created_by: step.created_by.clone().unwrap_or_default(),
+            tags: Vec::new(),
+            size: signed(size),
+            comment: step.comment.clone().unwrap_or_default(),
+        });
+    }
+    items.reverse();
+    if let Some(first) = items.first_mut() {
+        first.id = entry.id();
+        first.tags = entry.repo_tags();
+    }
+    items
+}
+
+/// A descriptor in the words of the API.
+pub(crate) fn shown(descriptor: &Descriptor) -> OciDescriptor {
+    OciDescriptor {
+        media_type: Some(descriptor.media_type.clone()),
+        digest: Some(descriptor.digest.to_string()),
+        size: Some(signed(descriptor.size)),
+        platform: descriptor.platform.as_ref().map(shown_platform),
+        ..OciDescriptor::default()
+    }
+}
+
+/// A platform in the words of the API.
+pub(crate) fn shown_platform(platform: &Platform) -> OciPlatform {
+    OciPlatform {
+        architecture: Some(platform.architecture.clone()),
+        os: Some(platform.os.clone()),
+        os_version: platform.os_version.clone(),
+        os_features: None,
+        variant: platform.variant.clone(),
+    }
+}
+
+pub(crate) fn signed(bytes: u64) -> i64 {
+    i64::try_from(bytes).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

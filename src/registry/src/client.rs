@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use knarr_oci::Reference;
+use knarr_oci::{Descriptor, Reference};
 
 use crate::RegistryError;
 use crate::client::endpoint::Endpoint;
@@ -62,6 +62,8 @@ pub struct Options {
     pub chunk_bytes: u64,
     /// Stops everything soon after it is set.
     pub cancel: &'static AtomicBool,
+    /// The same, for one client alone.
+    pub leave: Arc<AtomicBool>,
 }
 
 static NEVER: AtomicBool = AtomicBool::new(false);
@@ -82,6 +84,7 @@ impl Options {
             whole_bytes: 16 << 20,
             chunk_bytes: 512 << 20,
             cancel: &NEVER,
+            leave: Arc::default(),
         }
     }
 }
@@ -96,6 +99,23 @@ pub trait Progress: Sync {
     fn note(&self, text: &str);
     /// Something went wrong that stops nothing.
     fn warn(&self, text: &str);
+    /// What is pulled or pushed, before any of its blobs is moved.
+    fn begin(&self, _root: &Descriptor, _blobs: &[Descriptor]) {}
+    /// How it stands with one blob.
+    fn blob(&self, _blob: &Descriptor, _step: BlobStep<'_>) {}
+}
+
+/// How it stands with one blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlobStep<'a> {
+    /// It was where it is to be.
+    Known,
+    /// So many of its bytes are moved.
+    Moved(u64),
+    /// The registry had it in this other repository.
+    Mounted(&'a str),
+    /// All of it is moved.
+    Done,
 }
 
 /// Speaks with registries.
@@ -117,7 +137,8 @@ impl Client {
 
     fn wire(&self) -> Wire {
         let Options { stall, retries, cancel, .. } = self.options;
-        Wire { stall, retries, cancel, stop: AtomicBool::new(false) }
+        let leave = Arc::clone(&self.options.leave);
+        Wire { stall, retries, cancel, leave, stop: AtomicBool::new(false) }
     }
 
     fn host_options(&self, registry: &str) -> HostOptions {

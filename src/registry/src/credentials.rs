@@ -54,6 +54,8 @@ pub enum Kept {
 #[derive(Clone, Debug)]
 pub struct Credentials {
     path: PathBuf,
+    /// The only one that counts, with its registry, when somebody else has read it already.
+    given: Option<Option<(String, Credential)>>,
 }
 
 const MAX_FILE_BYTES: u64 = 16 << 20;
@@ -67,7 +69,13 @@ impl Credentials {
     /// Those in a directory, which need not be there.
     #[must_use]
     pub fn open(directory: &Path) -> Self {
-        Self { path: directory.join("config.json") }
+        Self { path: directory.join("config.json"), given: None }
+    }
+
+    /// This one for its registry, or none: no file is looked at.
+    #[must_use]
+    pub const fn given(credential: Option<(String, Credential)>) -> Self {
+        Self { path: PathBuf::new(), given: Some(credential) }
     }
 
     /// Those of the caller: `$DOCKER_CONFIG`, else `~/.docker`.
@@ -86,6 +94,10 @@ impl Credentials {
 
     /// Who one is at `registry`.
     pub fn get(&self, registry: &str) -> Result<Option<Credential>, RegistryError> {
+        if let Some(given) = &self.given {
+            let own = given.as_ref().filter(|(of, _)| host_of(server(of)) == host_of(server(registry)));
+            return Ok(own.map(|(_, credential)| credential.clone()));
+        }
         let config = self.read()?;
         if let Some(helper) = helper(&config, registry) {
             return ask_helper(&helper, registry);

@@ -67,6 +67,7 @@ pub fn write_tar(root: &Root, out: impl Write, options: &TarOptions<'_>) -> Resu
         links: HashMap::new(),
         stats: TarStats::default(),
         prefix: "./",
+        renamed: None,
     };
     let meta = root.lstat("")?;
     writer.entry("", &meta)?;
@@ -119,7 +120,8 @@ pub fn write_picks(
 ) -> Result<TarStats, TreeError> {
     let builder = tar::Builder::new(std::io::BufWriter::with_capacity(256 << 10, out));
     let (extra, links) = (HashMap::new(), HashMap::new());
-    let mut writer = Writer { root, options, builder, extra, links, stats: TarStats::default(), prefix: "" };
+    let (stats, prefix, renamed) = (TarStats::default(), "", None);
+    let mut writer = Writer { root, options, builder, extra, links, stats, prefix, renamed };
     for pick in picks {
         match pick {
             Pick::Path(path) => writer.entry(path, &root.lstat(path)?)?,
@@ -145,6 +147,35 @@ pub fn write_picks(
     Ok(writer.stats)
 }
 
+/// Writes a file, or a directory with all below it, under another name: `name` stands for `path`, and an empty one
+/// names what is below alone. What goes away meanwhile is left out, for the root may be in use.
+pub fn write_subtree(root: &Root, path: &str, name: &str, out: impl Write) -> Result<TarStats, TreeError> {
+    let newest = Timestamp(i64::MAX);
+    let options = TarOptions { newest, started: newest, skip: &|_| false, extra: &[] };
+    let builder = tar::Builder::new(std::io::BufWriter::with_capacity(256 << 10, out));
+    let mut writer = Writer {
+        root,
+        options: &options,
+        builder,
+        extra: HashMap::new(),
+        links: HashMap::new(),
+        stats: TarStats::default(),
+        prefix: "",
+        renamed: Some((path.to_owned(), name.to_owned())),
+    };
+    let meta = root.lstat(path)?;
+    if !name.is_empty() {
+        writer.entry(path, &meta)?;
+    }
+    if meta.kind == Kind::Directory {
+        writer.directory(path)?;
+    }
+    writer.builder.finish().map_err(TreeError::Write)?;
+    let out = writer.builder.into_inner().map_err(TreeError::Write)?;
+    out.into_inner().map_err(|error| TreeError::Write(error.into_error()))?;
+    Ok(writer.stats)
+}
+
 struct Writer<'a, W: Write> {
     root: &'a Root,
     options: &'a TarOptions<'a>,
@@ -154,6 +185,8 @@ struct Writer<'a, W: Write> {
     stats: TarStats,
     /// What names begin with.
     prefix: &'static str,
+    /// A path that has another name in the archive.
+    renamed: Option<(String, String)>,
 }
 
 impl<W: Write> Writer<'_, W> {
@@ -173,7 +206,10 @@ impl<W: Write> Writer<'_, W> {
             }
             match extra {
                 Some(extra) => self.extra(&extra)?,
-                None => self.inside(&inside)?,
+                None => match self.inside(&inside) {
+                    Err(error) if self.renamed.is_some() && is_gone(&error) => {}
+                    outcome => outcome?,
+                },
             }
         }
         Ok(())
@@ -189,7 +225,8 @@ impl<W: Write> Writer<'_, W> {
     }
 
     fn entry(&mut self, path: &str, meta: &Meta) -> Result<(), TreeError> {
-        let mut fields = Fields::new(self.prefix, path, meta.kind, meta.mode, meta.uid, meta.gid);
+        let shown = self.shown(path);
+        let mut fields = Fields::new(self.prefix, &shown, meta.kind, meta.mode, meta.uid, meta.gid);
         fields.mtime = self.clamp(meta.mtime);
         fields.device = meta.device;
         if meta.kind == Kind::Symlink {
@@ -202,7 +239,7 @@ impl<W: Write> Writer<'_, W> {
                     fields.link = format!("{}{first}", self.prefix);
                 }
                 None => {
-                    self.links.insert(meta.inode, path.to_owned());
+                    self.links.insert(meta.inode, shown);
                 }
             }
         }
@@ -217,7 +254,23 @@ impl<W: Write> Writer<'_, W> {
         }
         self.stats.content_bytes += meta.size_bytes;
         let file = self.root.open_file(path)?;
+        if self.renamed.is_some() {
+            // A file that is in use may have become shorter: the archive promised its size.
+            let content = file.chain(std::io::repeat(0)).take(meta.size_bytes);
+            return append(&mut self.builder, &fields, meta.size_bytes, content);
+        }
         append(&mut self.builder, &fields, meta.size_bytes, file.take(meta.size_bytes))
+    }
+
+    /// The name that a path has in the archive, without the prefix.
+    fn shown(&self, path: &str) -> String {
+        let Some((from, to)) = &self.renamed else { return path.to_owned() };
+        let below = path.strip_prefix(from.as_str()).unwrap_or(path).trim_start_matches('/');
+        match (to.as_str(), below) {
+            (to, "") => to.to_owned(),
+            ("", below) => below.to_owned(),
+            (to, below) => format!("{}/{below}", to.trim_end_matches('/')),
+        }
     }
 
     fn extra(&mut self, extra: &ExtraEntry) -> Result<(), TreeError> {
@@ -242,6 +295,10 @@ impl<W: Write> Writer<'_, W> {
     }
 }
 
+fn is_gone(error: &TreeError) -> bool {
+    matches!(error, TreeError::Path { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+}
+
 struct Fields {
     path: String,
     kind: Kind,
@@ -256,7 +313,7 @@ struct Fields {
 
 impl Fields {
     fn new(prefix: &str, path: &str, kind: Kind, mode: u32, uid: u32, gid: u32) -> Self {
-        let end = if kind == Kind::Directory && !path.is_empty() { "/" } else { "" };
+        let end = if kind == Kind::Directory && !path.is_empty() && !path.ends_with('/') { "/" } else { "" };
         let path = format!("{prefix}{path}{end}");
         Self { path, kind, mode, uid, gid, mtime: 0, device: (0, 0), link: String::new(), xattrs: Vec::new() }
     }

@@ -1,12 +1,15 @@
 //! Lists and logins: what a registry has, and whether it knows us.
 
-use knarr_oci::Reference;
+use knarr_base::Digest;
+use knarr_oci::{
+    Descriptor, ImageConfig, ImageIndex, MAX_CONFIG_BYTES, Manifest, Platform, Reference, media_type,
+};
 use reqwest::Method;
 use serde::Deserialize;
 
 use crate::RegistryError;
 use crate::client::Client;
-use crate::client::endpoint::Call;
+use crate::client::endpoint::{Call, read};
 use crate::client::repository::{Repository, too_many};
 use crate::credentials::Credential;
 
@@ -60,6 +63,33 @@ impl Client {
         }))?;
         found.sort_unstable();
         Ok(found)
+    }
+
+    /// What has a name at a registry: its manifest or index, and for which machines it is.
+    pub fn inspect(&self, reference: &Reference) -> Result<(Descriptor, Vec<Platform>), RegistryError> {
+        let wire = self.wire();
+        let repository =
+            Repository::new(self.endpoint(&wire, reference.registry())?, reference.repository(), "pull");
+        let (root, bytes) =
+            self.runtime.block_on(repository.manifest(&wire, &reference.version(), reference.digest()))?;
+        if media_type::is_index(&root.media_type) {
+            let entries = ImageIndex::parse(&bytes)?.manifests;
+            return Ok((root, entries.into_iter().filter_map(|entry| entry.platform).collect()));
+        }
+        let config = Manifest::parse(&bytes)?.config;
+        if !media_type::is_config(&config.media_type) || config.size > MAX_CONFIG_BYTES {
+            return Ok((root, Vec::new()));
+        }
+        let what = format!("configuration {} of {reference}", config.digest);
+        let bytes = self.runtime.block_on(async {
+            let response = repository.blob(&wire, &config, 0, None).await?;
+            read(&wire, response, &what, MAX_CONFIG_BYTES).await
+        })?;
+        if Digest::of(&bytes) != config.digest {
+            let (promised, found) = (config.digest.to_string(), Digest::of(&bytes).to_string());
+            return Err(RegistryError::WrongBytes { what, promised, found });
+        }
+        Ok((root, vec![ImageConfig::parse(&bytes)?.platform()]))
     }
 
     /// Whether a registry lets this user in. Answers whether it asked at all.

@@ -16,7 +16,7 @@ use crate::RegistryError;
 use crate::client::repository::Repository;
 use crate::client::tree::{Tree, Which};
 use crate::client::wire::Wire;
-use crate::client::{Client, Progress};
+use crate::client::{BlobStep, Client, Progress};
 
 /// What is pulled of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -79,7 +79,12 @@ impl Client {
         let referrers = if how.referrers { from.referrers(store, &mut tree)? } else { Vec::new() };
         let missing = missing(store, &tree.blobs);
         let bytes = missing.iter().map(|blob| blob.size).fold(0, u64::saturating_add);
+        progress.begin(&root, &tree.blobs);
         progress.expect_bytes(bytes);
+        tree.blobs
+            .iter()
+            .filter(|blob| store.has(blob))
+            .for_each(|blob| progress.blob(blob, BlobStep::Known));
         self.in_parallel(&wire, &missing, |blob| from.blob(&ingest, blob))?;
         for (descriptor, bytes) in &tree.manifests {
             ingest.put(&descriptor.media_type, bytes)?;
@@ -250,9 +255,11 @@ impl Sources<'_> {
             let before = told.fetch_max(size, Ordering::Relaxed);
             if size > before {
                 self.progress.bytes(size - before);
+                self.progress.blob(blob, BlobStep::Moved(size));
             }
         };
         self.first(&|repository| self.blob_from(repository, ingest, blob, &tell, &told))?;
+        self.progress.blob(blob, BlobStep::Done);
         self.progress.note(&format!("{}: fetched {}", &blob.digest.hex()[..12], HumanSize(blob.size)));
         Ok(())
     }

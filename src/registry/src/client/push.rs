@@ -19,7 +19,7 @@ use crate::client::repository::{Repository, referrers_tag};
 use crate::client::tree::{Tree, Which};
 use crate::client::upload::{Content, Sent, Upload};
 use crate::client::wire::Wire;
-use crate::client::{Client, Options, Progress};
+use crate::client::{BlobStep, Client, Options, Progress};
 
 /// What is pushed of an image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -190,7 +190,9 @@ impl<'a> Delivery<'a> {
     ) -> Result<bool, RegistryError> {
         let Some((root, _)) = tree.manifests.last() else { return Ok(false) };
         let there = self.client.runtime.block_on(self.to.head(self.wire, version))?;
+        self.progress.begin(root, &tree.blobs);
         if there == Some(root.digest) {
+            tree.blobs.iter().for_each(|blob| self.progress.blob(blob, BlobStep::Known));
             self.known.fetch_add(tree.blobs.len(), Ordering::Relaxed);
             self.progress.note(&format!("{}: already there, with all its blobs", &root.digest.hex()[..12]));
             return Ok(false);
@@ -232,13 +234,23 @@ impl<'a> Delivery<'a> {
             let before = told.fetch_max(size, Ordering::Relaxed);
             if size > before {
                 self.progress.bytes(size - before);
+                self.progress.blob(blob, BlobStep::Moved(size));
             }
         };
         let (to, wire, content) = (self.to, self.wire, open(blob)?);
         let Options { whole_bytes, chunk_bytes, .. } = self.client.options;
         let upload = Upload { to, wire, blob, content, whole_bytes, chunk_bytes, tell: &tell };
-        let sent = self.client.runtime.block_on(upload.run(&mounts.of(blob.digest)))?;
+        let others = mounts.of(blob.digest);
+        let sent = self.client.runtime.block_on(upload.run(&others))?;
         tell(blob.size);
+        self.progress.blob(
+            blob,
+            match sent {
+                Sent::Known => BlobStep::Known,
+                Sent::Mounted => BlobStep::Mounted(others.first().map_or("", String::as_str)),
+                Sent::Uploaded => BlobStep::Done,
+            },
+        );
         let (count, text) = match sent {
             Sent::Known => (&self.known, "already there".to_owned()),
             Sent::Mounted => (&self.mounted, "mounted from another repository".to_owned()),

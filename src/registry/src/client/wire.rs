@@ -15,6 +15,8 @@ pub(crate) struct Wire {
     pub retries: u32,
     /// The user's wish to stop.
     pub cancel: &'static AtomicBool,
+    /// The wish of whom this client works for.
+    pub leave: Arc<AtomicBool>,
     /// Set when another part of the same work failed.
     pub stop: AtomicBool,
 }
@@ -38,7 +40,8 @@ const MAX_PAUSE: Duration = Duration::from_secs(60);
 
 impl Wire {
     pub(crate) fn check(&self) -> Result<(), RegistryError> {
-        if self.cancel.load(Ordering::Relaxed) || self.stop.load(Ordering::Relaxed) {
+        let flags = [self.cancel, &self.leave, &self.stop];
+        if flags.iter().any(|flag| flag.load(Ordering::Relaxed)) {
             return Err(RegistryError::Interrupted);
         }
         Ok(())

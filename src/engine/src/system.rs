@@ -380,7 +380,6 @@ fn warnings(cgroups: &Cgroups) -> Vec<String> {
 
 fn security_options() -> Vec<String> {
     let mut all = Vec::new();
-    }
     if Path::new("/proc/sys/kernel/seccomp/actions_avail").exists() {
         all.push("name=seccomp,profile=builtin".to_owned());
     }

@@ -346,7 +346,7 @@ impl Engine {
                 // Another container uses it, or it is gone: as it should be.
                 Err(error) if matches!(error.kind(), Kind::Conflict | Kind::NotFound) => {}
                 Err(error) => {
-                    tracing::warn!(volume = name, error = error.message(), "an anonymous volume stays")
+                    tracing::warn!(volume = name, error = error.message(), "an anonymous volume stays");
                 }
             }
         }

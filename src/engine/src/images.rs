@@ -25,7 +25,7 @@ use knarr_store::Store;
 pub(crate) use archive::put_image;
 pub(crate) use change::{Changes, image_config, run_config};
 pub(crate) use entry::{
-    Entry, create_seconds, descriptor_of, entries, find, parse_reference, unpacked_bytes,
+    Entry, create_seconds, descriptor_of, entries, find, image_of, parse_reference, unpacked_bytes,
 };
 
 use crate::containers::blocking;

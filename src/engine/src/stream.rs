@@ -54,7 +54,9 @@ pub struct Attached {
 }
 
 /// Runs blocking work that writes, and answers with what it writes.
-pub fn produce(work: impl FnOnce(&mut dyn Write) -> Result<(), EngineError> + Send + 'static) -> ByteStream {
+pub fn produce(
+    work: impl FnOnce(&mut (dyn Write + Send)) -> Result<(), EngineError> + Send + 'static,
+) -> ByteStream {
     let (sender, receiver) = mpsc::channel(DEPTH);
     tokio::task::spawn_blocking(move || {
         let mut writer = ChannelWriter { sender: sender.clone(), held: Vec::with_capacity(PIECE_BYTES) };

@@ -266,6 +266,14 @@ impl Root {
         Ok(attributes.map_err(|error| fail("read attributes of", path, error))?.into_iter().collect())
     }
 
+    /// Whether a directory of an overlay's layer hides what lower ones have in it.
+    pub fn is_opaque(&self, path: &str) -> Result<bool, TreeError> {
+        let directory = self.resolve(path, OFlags::RDONLY | OFlags::DIRECTORY)?;
+        let mut value = [0_u8; 1];
+        let marks = ["trusted.overlay.opaque", "user.overlay.opaque"];
+        Ok(marks.iter().any(|mark| sys::fgetxattr(&directory, *mark, &mut value).is_ok() && value == *b"y"))
+    }
+
     /// Creates one directory and says whether it was missing.
     pub(crate) fn make_dir(&self, path: &str, mode: u32) -> Result<bool, TreeError> {
         let (parent, name) = self.parent(path, "create")?;

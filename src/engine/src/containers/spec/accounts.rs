@@ -20,7 +20,7 @@ pub(crate) struct Accounts {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct User {
     pub(crate) uid: u32,
-    gid: u32,
+    pub(crate) gid: u32,
     groups: Vec<u32>,
     pub(crate) home: String,
 }
@@ -39,6 +39,11 @@ impl Accounts {
             places.into_iter().find_map(|place| file(place, name)).unwrap_or_default()
         };
         Self { passwd: read("etc/passwd"), group: read("etc/group") }
+    }
+
+    /// Of what both files say.
+    pub(crate) const fn of_texts(passwd: String, group: String) -> Self {
+        Self { passwd, group }
     }
 
     /// Of one that runs.

@@ -5,7 +5,7 @@
 //!
 //! Spec: OCI runtime-spec 1.3, `config.md`, `config-linux.md`; docker's defaults.
 
-mod accounts;
+pub(crate) mod accounts;
 mod files;
 mod seccomp;
 

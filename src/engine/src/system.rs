@@ -430,7 +430,7 @@ fn variable(name: &str) -> String {
 /// The kind of file system that a directory is on, in docker's words.
 fn file_system(path: &Path) -> String {
     let Ok(stat) = rustix::fs::statfs(path) else { return "unknown".to_owned() };
-    let name = match i64::from(stat.f_type) {
+    let name = match stat.f_type as u32 {
         0xef53 => "extfs",
         0x5846_5342 => "xfs",
         0x9123_683e => "btrfs",

@@ -344,7 +344,7 @@ pub(crate) struct PruneArgs {
     pub(crate) all: bool,
 }
 
-pub(crate) fn run(command: Command, host: Option<&str>, ui: &Ui) -> anyhow::Result<()> {
+pub(crate) fn run(command: &Command, host: Option<&str>, ui: &Ui) -> anyhow::Result<()> {
     match command {
         Command::Run(args) => return crate::run::run(&args, host, ui),
         Command::Create(args) => return crate::run::create(&args, host, ui),
@@ -501,16 +501,14 @@ pub(crate) fn print_rows(rows: &[Value], format: &str, ui: &Ui) -> anyhow::Resul
 
 /// The title of a template's column: `{{.CreatedAt}}` is CREATED AT.
 fn title(template: &str) -> String {
-    let name = template.trim_matches(|c: char| "{}. ".contains(c));
     let mut text = String::new();
-    for (number, letter) in name.chars().enumerate() {
-        if number > 0
-            && letter.is_ascii_uppercase()
-            && !name[..number].ends_with(|c: char| c.is_ascii_uppercase())
-        {
+    let mut before = 'A';
+    for letter in template.trim_matches(|c: char| "{}. ".contains(c)).chars() {
+        if letter.is_ascii_uppercase() && !before.is_ascii_uppercase() {
             text.push(' ');
         }
         text.push(letter.to_ascii_uppercase());
+        before = letter;
     }
     if text == "ID" { "CONTAINER ID".to_owned() } else { text }
 }
@@ -677,7 +675,8 @@ async fn download(
         tokio::io::copy(&mut reader, &mut out).await?;
         return Ok(tokio::io::AsyncWriteExt::flush(&mut out).await?);
     };
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent =
+        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let told = || path.display().to_string();
     let half = tempfile::NamedTempFile::new_in(parent).with_context(told)?;
     let mut file = tokio::fs::File::from_std(half.reopen()?);
@@ -732,9 +731,9 @@ fn port(client: &Client, args: &PortArgs, ui: &Ui) -> anyhow::Result<()> {
             let address = if address.contains(':') { format!("[{address}]") } else { address };
             let outside = format!("{address}:{}", word(&binding["HostPort"]));
             if wanted.is_some() {
-                writeln!(text, "{outside}")?
+                writeln!(text, "{outside}")?;
             } else {
-                writeln!(text, "{inside} -> {outside}")?
+                writeln!(text, "{inside} -> {outside}")?;
             }
         }
     }

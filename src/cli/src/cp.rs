@@ -80,8 +80,10 @@ pub(crate) fn out(
                 if target.ends_with('/') && !found.directory {
                     bail!("no such directory: {target}");
                 }
-                let parent =
-                    here.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+                let parent = here
+                    .parent()
+                    .filter(|parent| !parent.as_os_str().is_empty())
+                    .unwrap_or_else(|| Path::new("."));
                 if !parent.is_dir() {
                     bail!("invalid output path: directory {} does not exist", parent.display());
                 }

@@ -9,8 +9,6 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use serde_json::{Map, Value, json};
 
-use crate::system::parse_age;
-
 /// Flags of a container that is made.
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct CreateArgs {
@@ -396,7 +394,7 @@ impl CreateArgs {
             "PortBindings": self.bindings()?,
             "PublishAllPorts": self.publish_all,
             "AutoRemove": self.rm,
-            "NetworkMode": self.network.first().map_or("default".to_owned(), |text| network_name(text)),
+            "NetworkMode": self.network.first().map_or_else(|| "default".to_owned(), |text| network_name(text)),
             "Links": self.link.iter().map(|text| if text.contains(':') { text.clone() } else { format!("{text}:{text}") }).collect::<Vec<_>>(),
             "ExtraHosts": self.add_host,
             "Dns": self.dns, "DnsSearch": self.dns_search, "DnsOptions": self.dns_option,
@@ -545,7 +543,7 @@ fn network_settings(text: &str) -> anyhow::Result<Value> {
         match part.split_once('=').with_context(|| format!("--network {text}: expected KEY=VALUE"))? {
             ("name", _) => {}
             ("alias", alias) => {
-                settings["Aliases"].as_array_mut().into_iter().for_each(|list| list.push(json!(alias)))
+                settings["Aliases"].as_array_mut().into_iter().for_each(|list| list.push(json!(alias)));
             }
             ("ip", address) => settings["IPAMConfig"]["IPv4Address"] = json!(address),
             ("ip6", address) => settings["IPAMConfig"]["IPv6Address"] = json!(address),
@@ -768,11 +766,6 @@ pub(crate) fn bytes(text: &str) -> anyhow::Result<i64> {
         bail!(told());
     }
     Ok((number * unit as f64) as i64)
-}
-
-/// Seconds of `10`, `30s` or `5m`.
-pub(crate) fn seconds(text: &str) -> anyhow::Result<i64> {
-    text.parse().or_else(|_| Ok(i64::try_from(parse_age(text)?.as_secs())?))
 }
 
 #[cfg(test)]

@@ -243,8 +243,8 @@ pub fn main() -> ExitCode {
 
 fn run(command: Command, host: Option<&str>, ui: &Ui) -> anyhow::Result<()> {
     match command {
-        Command::OfContainer(verb) => container::run(verb.into(), host, ui),
-        Command::Container(command) => container::run(*command, host, ui),
+        Command::OfContainer(verb) => container::run(&verb.into(), host, ui),
+        Command::Container(command) => container::run(&command, host, ui),
         Command::Volume(command) => volume::run(&command, host, ui),
         Command::Network(command) => network::run(&command, host, ui),
         Command::Inspect(args) => inspect::run(&args, host, ui),

@@ -328,6 +328,16 @@ fn identity(root: &Path) -> Result<String, EngineError> {
     Ok(id)
 }
 
+/// Where networks that name none get their addresses from: docker's places.
+const POOLS: [(&str, u8); 6] = [
+    ("172.17.0.0/16", 16),
+    ("172.18.0.0/15", 16),
+    ("172.20.0.0/14", 16),
+    ("172.24.0.0/13", 16),
+    ("192.168.0.0/16", 20),
+    ("fd6b:6e61:7272::/48", 64),
+];
+
 fn address_pools(texts: &[(String, u8)]) -> Result<Vec<(ipnet::IpNet, u8)>, EngineError> {
     let parse = |(text, size): &(String, u8)| match text.parse() {
         Ok(base) => Ok((base, *size)),
@@ -335,6 +345,9 @@ fn address_pools(texts: &[(String, u8)]) -> Result<Vec<(ipnet::IpNet, u8)>, Engi
             "address pool {text}: expected an address and a prefix, such as 10.10.0.0/16"
         ))),
     };
+    if texts.is_empty() {
+        return POOLS.iter().map(|(text, size)| parse(&((*text).to_owned(), *size))).collect();
+    }
     texts.iter().map(parse).collect()
 }
 

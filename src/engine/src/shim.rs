@@ -57,7 +57,7 @@ impl Launcher {
     pub(crate) async fn prepare(&self, config: &ShimConfig) -> Result<Prepared, LaunchError> {
         let failed = |error: io::Error| LaunchError::Failed(format!("start a shim: {error}"));
         let (ours, theirs) = std::os::unix::net::UnixStream::pair().map_err(failed)?;
-        self.send(theirs.into()).map_err(failed)?;
+        self.send(&theirs.into()).map_err(failed)?;
         ours.set_nonblocking(true).map_err(failed)?;
         let mut connection = Connection::new(UnixStream::from_std(ours).map_err(failed)?);
         match connection.ask(&Request::Make(Box::new(config.clone()))).await? {
@@ -67,7 +67,7 @@ impl Launcher {
     }
 
     /// Hands a connection to the launcher; one that has died is started again.
-    fn send(&self, connection: OwnedFd) -> io::Result<()> {
+    fn send(&self, connection: &OwnedFd) -> io::Result<()> {
         let mut socket = self.socket.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(open) = &*socket
             && send_descriptor(open.as_fd(), b"x", connection.as_fd()).is_ok()

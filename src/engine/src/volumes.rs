@@ -133,7 +133,7 @@ impl Volumes {
         let last = known.users.remove(container) && known.users.is_empty();
         if last && !known.record.options.is_empty() && is_mounted(&data) {
             umount2(&data, MntFlags::MNT_DETACH)
-                .map_err(|errno| errno.into())
+                .map_err(io::Error::from)
                 .map_err(EngineError::file("unmount", &data))?;
         }
         Ok(())
@@ -168,7 +168,7 @@ fn read(path: &Path) -> Result<Option<VolumeRecord>, EngineError> {
     let data = path.join("_data");
     if is_mounted(&data) {
         umount2(&data, MntFlags::MNT_DETACH)
-            .map_err(|errno| errno.into())
+            .map_err(io::Error::from)
             .map_err(EngineError::file("unmount", &data))?;
     }
     let file = path.join(FILE);

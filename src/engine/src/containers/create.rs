@@ -501,11 +501,11 @@ fn check_host(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), E
             return invalid(&format!("bad format for add-host: \"{entry}\""));
         }
     }
-    for rule in host.device_requests.iter().flatten() {
-        let driver = rule.driver.clone().unwrap_or_default();
+    if let Some(wanted) = host.device_requests.iter().flatten().next() {
+        let driver = wanted.driver.clone().unwrap_or_default();
+        let capabilities = wanted.capabilities.clone().unwrap_or_default();
         return invalid(&format!(
-            "could not select device driver \"{driver}\" with capabilities: {:?}",
-            rule.capabilities.clone().unwrap_or_default()
+            "could not select device driver \"{driver}\" with capabilities: {capabilities:?}"
         ));
     }
     if host.runtime.as_deref().is_some_and(|runtime| !matches!(runtime, "" | "knarr" | "runc")) {

@@ -249,7 +249,7 @@ impl Engine {
             },
             "Mounts": to_value(&record.mounts.iter().filter(|mount| mount.kind != "tmpfs" || mount.asked.is_some()).map(mount_point).collect::<Vec<_>>())?,
             "Config": config(record)?,
-            "NetworkSettings": network_settings(record, self.sandbox_path(record))?,
+            "NetworkSettings": network_settings(record, &self.sandbox_path(record))?,
         }))
     }
 
@@ -315,7 +315,7 @@ fn host_config(record: &Record) -> Result<Value, EngineError> {
     Ok(value)
 }
 
-fn network_settings(record: &Record, sandbox: String) -> Result<Value, EngineError> {
+fn network_settings(record: &Record, sandbox: &str) -> Result<Value, EngineError> {
     let networks: HashMap<&String, EndpointSettings> =
         record.networks.iter().map(|(name, place)| (name, endpoint(place))).collect();
     let mut shown = serde_json::Map::new();
@@ -470,7 +470,7 @@ fn port_summaries(record: &Record) -> Vec<PortSummary> {
 
 /// docker's word for a state.
 #[must_use]
-pub fn status_word(state: &State) -> &'static str {
+pub(crate) fn status_word(state: &State) -> &'static str {
     match state {
         _ if state.removing => "removing",
         _ if state.paused => "paused",

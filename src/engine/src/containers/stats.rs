@@ -174,20 +174,18 @@ fn empty_blkio() -> Value {
 
 fn blkio(data: &Value) -> Value {
     let mut shown = empty_blkio();
-    let rename = |entries: &Value| {
-        match entries.as_array() {
-        Some(entries) => entries
-            .iter()
-            .map(|entry| {
-                let operation = entry["op"].as_str().unwrap_or_default().to_ascii_lowercase();
-                json!({ "major": entry["major"], "minor": entry["minor"], "op": operation, "value": entry["value"] })
-            })
-            .collect(),
-        None => Value::Null,
-    }
-    };
-    shown["io_service_bytes_recursive"] = rename(&data["blkio"]["ioServiceBytesRecursive"]);
+    shown["io_service_bytes_recursive"] = operations(&data["blkio"]["ioServiceBytesRecursive"]);
     shown
+}
+
+/// With docker's names of operations.
+fn operations(entries: &Value) -> Value {
+    let Some(entries) = entries.as_array() else { return Value::Null };
+    let renamed = entries.iter().map(|entry| {
+        let operation = entry["op"].as_str().unwrap_or_default().to_ascii_lowercase();
+        json!({ "major": entry["major"], "minor": entry["minor"], "op": operation, "value": entry["value"] })
+    });
+    renamed.collect()
 }
 
 /// What went through a container's interfaces, by name.

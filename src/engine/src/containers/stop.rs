@@ -4,9 +4,7 @@ use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bollard_stubs::models::{
-    ContainerPruneResponse, ContainerWaitExitError, ContainerWaitResponse, EventMessageTypeEnum,
-};
+use bollard_stubs::models::{ContainerPruneResponse, ContainerWaitResponse, EventMessageTypeEnum};
 use knarr_linux::signals;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -348,7 +346,7 @@ impl Engine {
                 // Another container uses it, or it is gone: as it should be.
                 Err(error) if matches!(error.kind(), Kind::Conflict | Kind::NotFound) => {}
                 Err(error) => {
-                    tracing::warn!(volume = name, error = error.message(), "an anonymous volume stays")
+                    tracing::warn!(volume = name, error = error.message(), "an anonymous volume stays");
                 }
             }
         }
@@ -432,14 +430,10 @@ fn may_remove(container: &Container, name: &str) -> Result<(), EngineError> {
     Err(EngineError::conflict(format!("cannot remove container \"{name}\": {why}")))
 }
 
+/// A start that failed is told by the start: the wait only ends.
 fn outcome(container: &Container, exits: u64, code: i64) -> ContainerWaitResponse {
-    let (known, error) = {
-        let record = container.record();
-        (record.state.exit_code, record.state.error.clone())
-    };
-    let code = if exits > 0 { code } else { known };
-    let error = (!error.is_empty()).then_some(ContainerWaitExitError { message: Some(error) });
-    ContainerWaitResponse { status_code: code, error }
+    let known = container.record().state.exit_code;
+    ContainerWaitResponse { status_code: if exits > 0 { code } else { known }, error: None }
 }
 
 /// A signal by number or name, with or without `SIG`, and `RTMIN+n`.

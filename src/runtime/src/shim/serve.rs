@@ -181,7 +181,7 @@ impl Shim {
     fn serve(&mut self) -> Result<(), RuntimeError> {
         loop {
             self.clients.iter_mut().for_each(Client::flush);
-            self.clients.retain(|client| !client.gone && !(client.leaving && client.outbox.is_empty()));
+            self.clients.retain(|client| !client.gone && (!client.leaving || !client.outbox.is_empty()));
             if self.may_leave() {
                 return Ok(());
             }
@@ -451,7 +451,7 @@ impl Shim {
                 match resized {
                     Ok(()) => self.tell(number, &Answer::Done),
                     Err(error) => {
-                        self.refuse(number, &RuntimeError::step("change the terminal's size")(error))
+                        self.refuse(number, &RuntimeError::step("change the terminal's size")(error));
                     }
                 }
             }

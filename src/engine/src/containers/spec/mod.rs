@@ -413,7 +413,8 @@ fn own_mount<'a>(
     }
 }
 
-fn mount(target: &str, kind: &str, source: &str, options: Vec<String>) -> Value {
+fn mount(target: &str, kind: &str, source: &str, options: impl IntoIterator<Item = String>) -> Value {
+    let options: Vec<String> = options.into_iter().collect();
     json!({ "destination": target, "type": kind, "source": source, "options": options })
 }
 

@@ -86,13 +86,13 @@ pub(crate) fn profile(capabilities: &[String]) -> Value {
     }
     let argument = |index: u32, value: u64, value_two: u64, op: &str| json!([{ "index": index, "value": value, "valueTwo": value_two, "op": op }]);
     for (op, value) in [("SCMP_CMP_LT", NO_SOCKETS[0]), ("SCMP_CMP_EQ", 39), ("SCMP_CMP_GT", NO_SOCKETS[1])] {
-        rules.push(allow_with("socket", argument(0, value, 0, op)));
+        rules.push(allow_with("socket", &argument(0, value, 0, op)));
     }
     for kind in PERSONALITIES {
-        rules.push(allow_with("personality", argument(0, kind, 0, "SCMP_CMP_EQ")));
+        rules.push(allow_with("personality", &argument(0, kind, 0, "SCMP_CMP_EQ")));
     }
     if !has("CAP_SYS_ADMIN") {
-        rules.push(allow_with("clone", argument(0, CLONE_NAMESPACES, 0, "SCMP_CMP_MASKED_EQ")));
+        rules.push(allow_with("clone", &argument(0, CLONE_NAMESPACES, 0, "SCMP_CMP_MASKED_EQ")));
         rules.push(json!({ "names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS }));
     }
     let (architectures, own) = machine();
@@ -120,7 +120,7 @@ fn allow(names: &str) -> Value {
     json!({ "names": names.split_whitespace().collect::<Vec<_>>(), "action": "SCMP_ACT_ALLOW" })
 }
 
-fn allow_with(name: &str, arguments: Value) -> Value {
+fn allow_with(name: &str, arguments: &Value) -> Value {
     json!({ "names": [name], "action": "SCMP_ACT_ALLOW", "args": arguments })
 }
 

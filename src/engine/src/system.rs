@@ -171,6 +171,30 @@ impl Engine {
         Ok(usage)
     }
 
+    /// The same in both forms: clients before 1.52 look for lists under other names.
+    ///
+    /// # Errors
+    /// As [`Self::disk_usage`].
+    pub async fn disk_usage_document(&self, kinds: &[String]) -> Result<Value, EngineError> {
+        let usage = self.disk_usage(kinds).await?;
+        let mut value = document(&usage);
+        let lists = [
+            ("Images", usage.image_usage.as_ref().map(|usage| &usage.items)),
+            ("Containers", usage.container_usage.as_ref().map(|usage| &usage.items)),
+            ("Volumes", usage.volume_usage.as_ref().map(|usage| &usage.items)),
+            ("BuildCache", usage.build_cache_usage.as_ref().map(|usage| &usage.items)),
+        ];
+        for (name, items) in lists {
+            if let Some(items) = items {
+                value[name] = Value::from(items.clone().unwrap_or_default());
+            }
+        }
+        if let Some(images) = &usage.image_usage {
+            value["LayersSize"] = Value::from(images.total_size);
+        }
+        Ok(value)
+    }
+
     async fn image_usage(&self) -> Result<ImagesDiskUsage, EngineError> {
         let images = self.list_images(&ImageQuery { all: true, ..ImageQuery::default() }).await?;
         let used = self.used_images();

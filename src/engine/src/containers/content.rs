@@ -72,7 +72,9 @@ impl Engine {
         let place = Place::parse(path)?;
         let (engine, copied) = (self.clone(), container.clone());
         let stream = produce(move |out| {
-            engine.look(&copied, |root| Ok(write_subtree(root, &place.source(root)?, &place.base, out).map(drop)?))
+            engine.look(&copied, |root| {
+                Ok(write_subtree(root, &place.source(root)?, &place.base, out).map(drop)?)
+            })
         });
         self.shared().events.container("archive-path", &container.record(), &[]);
         Ok((stat, stream))

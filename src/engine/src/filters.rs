@@ -104,8 +104,7 @@ pub fn moment(text: &str) -> Result<jiff::Timestamp, EngineError> {
     }
     let local =
         text.parse::<jiff::civil::DateTime>().or_else(|_| text.parse::<jiff::civil::Date>().map(Into::into));
-    let zoned = local.and_then(|local| local.in_tz("UTC"));
-    zoned.map(|zoned| zoned.timestamp()).map_err(|_| bad())
+    local.and_then(|local| jiff::tz::Offset::UTC.to_timestamp(local)).map_err(|_| bad())
 }
 
 /// `1700000000.5` in seconds and nanoseconds.

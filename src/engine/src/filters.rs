@@ -120,8 +120,8 @@ pub fn moment(text: &str) -> Result<jiff::Timestamp, EngineError> {
     }
     let local =
         text.parse::<jiff::civil::DateTime>().or_else(|_| text.parse::<jiff::civil::Date>().map(Into::into));
-    let zoned = local.and_then(|local| local.to_zoned(jiff::tz::TimeZone::UTC));
-    zoned.map(|zoned| zoned.timestamp()).map_err(|_| bad())
+    let at = local.and_then(|local| jiff::tz::TimeZone::UTC.to_timestamp(local));
+    at.map_err(|_| bad())
 }
 
 /// `1700000000.5` in seconds and nanoseconds.

@@ -103,7 +103,11 @@ fn mount_words(kind: &str, device: &str, words: &Words, target: &Path) -> nix::R
     if !words.propagation.is_empty() {
         finish = finish.and_then(|()| nix::mount::mount(none, target, none, words.propagation, none));
     }
-    finish.inspect_err(|_| drop(umount2(target, MntFlags::MNT_DETACH)))
+    match finish {
+        // What is half mounted is mounted for nobody.
+        Err(error) => umount2(target, MntFlags::MNT_DETACH).and(Err(error)),
+        Ok(()) => Ok(()),
+    }
 }
 
 fn explain(device: &str, words: &Words, target: &Path, error: nix::Error) -> String {

@@ -387,7 +387,7 @@ fn check_options(name: &str, options: &HashMap<String, String>) -> Result<(), En
     if let Some(key) = options.keys().find(|key| !known.contains(&key.as_str())) {
         return bad(format!("invalid option: \"{key}\""));
     }
-    if options.get("size").is_some_and(|size| size.trim_matches('0') != "") {
+    if options.get("size").is_some_and(|size| !size.trim_matches('0').is_empty()) {
         return bad("quota size requested but no quota support".to_owned());
     }
     let lacks = |(key, with): &&(&str, &str)| options.contains_key(*key) && !options.contains_key(*with);

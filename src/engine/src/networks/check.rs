@@ -81,7 +81,7 @@ fn pool_of(config: &IpamConfig, wrong: &mut Vec<String>) -> Option<Pool> {
     let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
     let reserved = config.auxiliary_addresses.iter().flatten();
     let Some(text) = given(&config.subnet) else {
-        if given(&config.ip_range).or(given(&config.gateway)).is_some() || reserved.count() > 0 {
+        if given(&config.ip_range).is_some() || given(&config.gateway).is_some() || reserved.count() > 0 {
             wrong.push("every ip-range or gateway must have a corresponding subnet".to_owned());
         }
         return None;

@@ -38,7 +38,7 @@ impl Engine {
         one_of(filters, "health", "health", &HEALTHS)?;
         let made = |key: &str| -> Result<Option<jiff::Timestamp>, EngineError> {
             let named = filters.get(key).last();
-            named.map(|name| Ok(made_at(&*self.shared().containers.find(name)?.record()))).transpose()
+            named.map(|name| Ok(made_at(&self.shared().containers.find(name)?.record()))).transpose()
         };
         Ok(Wanted {
             filters,

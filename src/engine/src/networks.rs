@@ -99,6 +99,17 @@ impl Engine {
         }
     }
 
+    /// Tells that a container came into a network, or left it.
+    pub(crate) fn tell_network(&self, action: &str, id: &str, container: &str) {
+        let named = self
+            .network_table()
+            .get(id)
+            .map(|record| (record.name().to_owned(), driver_name(record.network.request.driver)));
+        if let Some((name, driver)) = named {
+            self.shared().events.network(action, id, &name, driver, Some(container));
+        }
+    }
+
     /// Reads the records of networks, and answers with what is to be in the kernel.
     pub(crate) fn load_networks(&self) -> Result<Vec<Network>, EngineError> {
         let directory = self.shared().options.root.join("networks");
@@ -370,9 +381,8 @@ impl Engine {
         .await;
         if running {
             self.refresh_hosts(&container).await?;
+            self.tell_network("connect", record.id(), &container.id);
         }
-        let driver = driver_name(record.network.request.driver);
-        self.shared().events.network("connect", record.id(), record.name(), driver, Some(&container.id));
         Ok(())
     }
 
@@ -433,6 +443,7 @@ impl Engine {
             ));
         }
         let place = container.record().networks.get(record.name()).cloned();
+        let running = container.record().state.running;
         let Some(place) = place else {
             let text =
                 format!("container {} is not connected to the network {}", container.id, record.name());
@@ -446,11 +457,10 @@ impl Engine {
             held.networks.remove(&key);
         })
         .await;
-        if container.record().state.running {
+        if running {
             self.refresh_hosts(&container).await?;
+            self.tell_network("disconnect", record.id(), &container.id);
         }
-        let driver = driver_name(record.network.request.driver);
-        self.shared().events.network("disconnect", record.id(), record.name(), driver, Some(&container.id));
         Ok(())
     }
 

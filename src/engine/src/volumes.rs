@@ -132,15 +132,16 @@ impl Volumes {
         Ok(data)
     }
 
-    /// A container no longer uses it.
-    pub(crate) fn release(&self, name: &str, container: &str) -> Result<(), EngineError> {
+    /// A container no longer uses it: whether it did.
+    pub(crate) fn release(&self, name: &str, container: &str) -> Result<bool, EngineError> {
         let data = self.data(name);
         let mut table = self.table();
-        let Some(known) = table.get_mut(name) else { return Ok(()) };
-        if known.users.remove(container) && known.users.is_empty() {
+        let Some(known) = table.get_mut(name) else { return Ok(false) };
+        let used = known.users.remove(container);
+        if used && known.users.is_empty() {
             mounting::unmount(&data)?;
         }
-        Ok(())
+        Ok(used)
     }
 
     fn remove(&self, name: &str) -> Result<(), EngineError> {

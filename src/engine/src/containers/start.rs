@@ -117,16 +117,32 @@ impl Engine {
                 "sandbox stays"
             );
         }
+        self.forget_places(container);
         let volumes = volumes_of(&container.record());
         for name in volumes {
-            if let Err(error) = shared.volumes.release(&name, &container.id) {
-                tracing::warn!(
+            match shared.volumes.release(&name, &container.id) {
+                Ok(true) => shared.events.volume("unmount", &name, &[("container", container.id.as_str())]),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(
                     container = container.id,
                     volume = name,
                     error = error.message(),
                     "volume stays"
-                );
+                ),
             }
+        }
+    }
+
+    /// A container that does not run is in no network.
+    fn forget_places(&self, container: &Arc<Container>) {
+        let left: Vec<String> = {
+            let mut record = container.record();
+            record.ports.clear();
+            let places = record.networks.values_mut();
+            places.filter_map(|place| place.endpoint.take().map(|_| place.network_id.clone())).collect()
+        };
+        for network in left {
+            self.tell_network("disconnect", &network, &container.id);
         }
     }
 
@@ -141,6 +157,14 @@ impl Engine {
             if mount.copy_up {
                 self.copy_up(&layers, &mount.target, place).await?;
             }
+            let writable = mount.writable.to_string();
+            let extra = [
+                ("container", container.id.as_str()),
+                ("destination", mount.target.as_str()),
+                ("read/write", writable.as_str()),
+                ("propagation", mount.propagation.as_str()),
+            ];
+            self.shared().events.volume("mount", name, &extra);
         }
         Ok(())
     }
@@ -159,7 +183,7 @@ impl Engine {
         }
         let networks = &self.shared().networks;
         let sandbox = networks.make_sandbox(&container.id).await?;
-        if mode == "none" || disabled {
+        if disabled || container.record().networks.contains_key("none") {
             return Ok(Some(sandbox));
         }
         let places = places_of(&container.record());
@@ -169,6 +193,7 @@ impl Engine {
             if let Some(place) = container.record().networks.get_mut(&name) {
                 place.endpoint = Some(endpoint);
             }
+            self.tell_network("connect", &attachment.network_id, &container.id);
         }
         if super::copy_up::asks_own_server(&container.record(), &self.shared().options) {
             self.serve_names(container).await?;

@@ -68,7 +68,7 @@ fn who_runs_with_a_volume_keeps_it() {
     assert_eq!(volumes.acquire("one", "c1").unwrap(), volumes.data("one"));
     let error = volumes.remove("one").unwrap_err();
     assert_eq!(error.message(), "remove one: volume is in use - [c1]");
-    volumes.release("one", "c1").unwrap();
+    assert!(volumes.release("one", "c1").unwrap() && !volumes.release("one", "c1").unwrap());
     volumes.remove("one").unwrap();
 }
 

@@ -172,7 +172,7 @@ fn containers_live_as_dockers_do() {
             ("rm bye", 0, "bye"),
             ("attach nobody-here", 1, "No such container: nobody-here"),
             (
-                "events --since 1h --until 0s --filter type=container --filter event=die --format {{.Actor.Attributes.exitCode}}",
+                "@events --since 1h --until 0s --filter type=container --filter event=die --format {{.Actor.Attributes.exitCode}}",
                 0,
                 "137\n9",
             ),
@@ -400,7 +400,7 @@ fn networks_find_and_part() {
     ]);
     let begun = Instant::now();
     loop {
-        let output = daemon.outside(&["wget", "-T", "2", "-qO-", "http://127.0.0.1:9090/"]);
+        let output = daemon.outside(&["wget", "-qO-", "http://127.0.0.1:9090/"]);
         if output.stdout == b"out\n" {
             break;
         }

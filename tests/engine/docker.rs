@@ -22,7 +22,7 @@ fn talk(daemon: &Daemon, lines: &[Line]) {
             match told {
                 Ok(()) => break,
                 Err(_) if patient && begun.elapsed() < MOMENT => {
-                    std::thread::sleep(Duration::from_millis(100))
+                    std::thread::sleep(Duration::from_millis(100));
                 }
                 Err(told) => panic!("docker {command}\n{told}\ndaemon: {}", daemon.log()),
             }

@@ -346,18 +346,18 @@ pub(crate) struct PruneArgs {
 
 pub(crate) fn run(command: &Command, host: Option<&str>, ui: &Ui) -> anyhow::Result<()> {
     match command {
-        Command::Run(args) => return crate::run::run(&args, host, ui),
-        Command::Create(args) => return crate::run::create(&args, host, ui),
-        Command::Start(args) => return crate::run::start(&args, host, ui),
-        Command::Exec(args) => return crate::run::exec(&args, host, ui),
-        Command::Attach(args) => return crate::run::attach(&args, host),
-        Command::Cp(args) => return cp(&args, host),
+        Command::Run(args) => return crate::run::run(args, host, ui),
+        Command::Create(args) => return crate::run::create(args, host, ui),
+        Command::Start(args) => return crate::run::start(args, host, ui),
+        Command::Exec(args) => return crate::run::exec(args, host, ui),
+        Command::Attach(args) => return crate::run::attach(args, host),
+        Command::Cp(args) => return cp(args, host),
         _ => {}
     }
     let client = Client::open(host)?;
     match command {
-        Command::Stop(args) => stop(&client, &args, "stop", ui),
-        Command::Restart(args) => stop(&client, &args, "restart", ui),
+        Command::Stop(args) => stop(&client, args, "stop", ui),
+        Command::Restart(args) => stop(&client, args, "restart", ui),
         Command::Kill(args) => each(&client, &args.containers, ui, async |client, name| {
             let query = query(&[("signal", Some(args.signal.clone()))]);
             client.post(&format!("/containers/{}/kill{query}", encode(name)), None).await.map(drop)
@@ -368,26 +368,26 @@ pub(crate) fn run(command: &Command, host: Option<&str>, ui: &Ui) -> anyhow::Res
                 query(&[("force", flag(args.force)), ("v", flag(args.volumes)), ("link", flag(args.link))]);
             client.delete(&format!("/containers/{}{query}", encode(name))).await.map(drop)
         }),
-        Command::Ls(args) => ps(&client, &args, ui),
-        Command::Logs(args) => logs(&client, &args),
-        Command::Inspect(args) => crate::inspect::containers(&client, &args, ui),
+        Command::Ls(args) => ps(&client, args, ui),
+        Command::Logs(args) => logs(&client, args),
+        Command::Inspect(args) => crate::inspect::containers(&client, args, ui),
         Command::Diff(args) => diff(&client, &args.container, ui),
         Command::Export(args) => export(&client, &args.container, args.output.as_deref()),
-        Command::Commit(args) => commit(&client, &args, ui),
+        Command::Commit(args) => commit(&client, args, ui),
         Command::Rename(args) => {
             let query = query(&[("name", Some(args.name.clone()))]);
             client
                 .run(client.post(&format!("/containers/{}/rename{query}", encode(&args.container)), None))
                 .map(drop)
         }
-        Command::Top(args) => top(&client, &args, ui),
-        Command::Port(args) => port(&client, &args, ui),
+        Command::Top(args) => top(&client, args, ui),
+        Command::Port(args) => port(&client, args, ui),
         Command::Pause(args) => verb(&client, &args.containers, "pause", ui),
         Command::Unpause(args) => verb(&client, &args.containers, "unpause", ui),
         Command::Wait(args) => wait(&client, &args.containers, ui),
-        Command::Update(args) => update(&client, &args, ui),
-        Command::Stats(args) => stats(&client, &args, ui),
-        Command::Prune(args) => prune(&client, "containers", &args, ui),
+        Command::Update(args) => update(&client, args, ui),
+        Command::Stats(args) => stats(&client, args, ui),
+        Command::Prune(args) => prune(&client, "containers", args, ui),
         Command::Run(_)
         | Command::Create(_)
         | Command::Start(_)
@@ -398,6 +398,7 @@ pub(crate) fn run(command: &Command, host: Option<&str>, ui: &Ui) -> anyhow::Res
 }
 
 /// Does something with each of several, and goes on after a failure. What was done is printed.
+#[expect(clippy::needless_pass_by_value, reason = "a closure is handed over, not shared")]
 pub(crate) fn each(
     client: &Client,
     names: &[String],

@@ -88,7 +88,7 @@ impl Networks {
     /// Serves names in the sandbox at 127.0.0.11; `upstream` are the name servers for all others, the host's when empty.
     pub async fn serve_names(&self, container: &str, upstream: Vec<IpAddr>) -> Result<(), NetworkError> {
         let container = container.to_owned();
-        self.with(move |state| state.serve_names(&container, upstream)).await
+        self.with(move |state| state.serve_names(&container, &upstream)).await
     }
     /// Publishes ports, all or none.
     pub async fn publish(

@@ -160,14 +160,14 @@ impl State {
         });
     }
 
-    pub(crate) fn serve_names(&mut self, container: &str, upstream: Vec<IpAddr>) -> Result<(), NetworkError> {
+    pub(crate) fn serve_names(&mut self, container: &str, upstream: &[IpAddr]) -> Result<(), NetworkError> {
         let directory = Arc::clone(&self.directory);
         let sandbox = self.sandboxes.get_mut(container).ok_or_else(|| no_sandbox(container))?;
         if let Some(names) = sandbox.names.take() {
             names.end();
         }
         let (udp, tcp) = name_sockets(sandbox)?;
-        let resolver = Resolver { container: container.to_owned(), directory, upstream: upstream.clone() };
+        let resolver = Resolver { container: container.to_owned(), directory, upstream: upstream.to_vec() };
         sandbox.names = Some(Task::spawn(async move {
             match (tokio::net::UdpSocket::from_std(udp), tokio::net::TcpListener::from_std(tcp)) {
                 (Ok(udp), Ok(tcp)) => dns::serve(resolver, udp, tcp).await,

@@ -99,7 +99,7 @@ impl State {
     }
 
     pub(super) fn add_endpoint(&mut self, container: &str, endpoint: Endpoint) {
-        let addresses = endpoint.ipv4.iter().chain(&endpoint.ipv6).map(|net| net.addr()).collect();
+        let addresses = endpoint.ipv4.iter().chain(&endpoint.ipv6).map(ipnet::IpNet::addr).collect();
         let EndpointRequest { names, links, .. } = endpoint.request.clone();
         self.directory().add(container, &endpoint.network, Member { names, links, addresses });
         if let Some(sandbox) = self.sandboxes.get_mut(container) {

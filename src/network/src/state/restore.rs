@@ -21,7 +21,7 @@ impl State {
             self.adopt_container(left)?;
         }
         self.apply_rules()?;
-        self.remove_leftover_files("netns", |path| sandbox::remove(path))?;
+        self.remove_leftover_files("netns", sandbox::remove)?;
         self.remove_leftover_files("names", |path| fs::remove_file(path))?;
         self.remove_leftover_links()
     }
@@ -54,7 +54,7 @@ impl State {
             left.ports.into_iter().for_each(|published| sandbox.adopt_port(published));
         }
         match read_servers(&self.names_path(&left.container)) {
-            Some(upstream) => self.serve_names(&left.container, upstream),
+            Some(upstream) => self.serve_names(&left.container, &upstream),
             None => Ok(()),
         }
     }

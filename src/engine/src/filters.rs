@@ -120,8 +120,7 @@ pub fn moment(text: &str) -> Result<jiff::Timestamp, EngineError> {
     }
     let local =
         text.parse::<jiff::civil::DateTime>().or_else(|_| text.parse::<jiff::civil::Date>().map(Into::into));
-    let at = local.and_then(|local| jiff::tz::TimeZone::UTC.to_timestamp(local));
-    at.map_err(|_| bad())
+    local.and_then(|local| jiff::tz::Offset::UTC.to_timestamp(local)).map_err(|_| bad())
 }
 
 /// `1700000000.5` in seconds and nanoseconds.

@@ -104,7 +104,7 @@ fn an_image_in_use_stays() {
     daemon.ask(&["run", "-d", "--name", "user", "bb", "sleep", "1000"]);
     let output = daemon.docker(&["rmi", "bb"]);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && text.contains("image is being used by running container"), "{text}");
+    assert!(!output.status.success() && text.contains("is using its referenced image"), "{text}");
     daemon.docker(&["rmi", "-f", "bb"]);
     daemon.ask(&["image", "prune", "-a", "-f"]);
     daemon.ask(&["restart", "-t", "0", "user"]);

@@ -130,7 +130,12 @@ impl Daemon {
     /// Keeps its network namespace while it is not there.
     pub(crate) fn hold(&self) -> Holder {
         let net = format!("--net=/proc/{}/ns/net", self.child.id());
-        Holder(Command::new("nsenter").args([&net, "sleep", "1000"]).spawn().unwrap())
+        let holder = Holder(Command::new("nsenter").args([&net, "sleep", "1000"]).spawn().unwrap());
+        let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+        while namespace(holder.0.id()) != namespace(self.child.id()) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        holder
     }
 
     /// Mounts, sandboxes and control groups that are left of its containers.

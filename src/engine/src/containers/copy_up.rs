@@ -40,21 +40,30 @@ impl Engine {
 
     /// Containers whose namespaces a record's container joins.
     pub(super) fn joined_pids(&self, record: &Record) -> Result<Joined, EngineError> {
-        let pid_of = |mode: &Option<String>| -> Result<Option<i32>, EngineError> {
+        let pid_of = |mode: &Option<String>, memory: bool| -> Result<Option<i32>, EngineError> {
             let Some(name) = mode.as_deref().and_then(|mode| mode.strip_prefix("container:")) else {
                 return Ok(None);
             };
             let other = self.shared().containers.find(name)?;
-            let state = other.record().state.clone();
+            let (state, ipc) = {
+                let record = other.record();
+                (record.state.clone(), record.host.ipc_mode.clone().unwrap_or_default())
+            };
             if !state.running {
                 return Err(EngineError::conflict(format!(
                     "cannot join the namespaces of a non running container: {}",
                     other.id
                 )));
             }
+            if memory && !matches!(ipc.as_str(), "shareable" | "host") {
+                return Err(EngineError::conflict(format!(
+                    "can't join IPC of container {}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)",
+                    other.id
+                )));
+            }
             Ok(Some(state.pid))
         };
-        Ok(Joined { pid: pid_of(&record.host.pid_mode)?, ipc: pid_of(&record.host.ipc_mode)? })
+        Ok(Joined { pid: pid_of(&record.host.pid_mode, false)?, ipc: pid_of(&record.host.ipc_mode, true)? })
     }
 
     /// Images that are mounted into a container, unpacked.

@@ -57,6 +57,7 @@ impl Engine {
     }
 
     async fn try_launch(&self, container: &Arc<Container>) -> Result<(Shim, i32), Failure> {
+        self.share_memory(container)?;
         self.prepare_volumes(container).await?;
         let sandbox = self.prepare_networks(container).await?;
         let config = self.write_bundle(container, sandbox).await?;
@@ -118,6 +119,13 @@ impl Engine {
             );
         }
         self.forget_places(container);
+        let memory = self.run_dir().join("shm").join(&container.id);
+        match fs::remove_dir_all(&memory) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(directory = %memory.display(), %error, "shared memory stays");
+            }
+            _ => {}
+        }
         let volumes = volumes_of(&container.record());
         for name in volumes {
             match shared.volumes.release(&name, &container.id) {
@@ -144,6 +152,17 @@ impl Engine {
         for network in left {
             self.tell_network("disconnect", &network, &container.id);
         }
+    }
+
+    /// Shared memory that others may join is a directory of a file system in memory, as `private` is a mount of its own.
+    fn share_memory(&self, container: &Container) -> Result<(), EngineError> {
+        if container.record().host.ipc_mode.as_deref() != Some("shareable") {
+            return Ok(());
+        }
+        let path = self.run_dir().join("shm").join(&container.id);
+        fs::create_dir_all(&path).map_err(EngineError::file("make", &path))?;
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
+        fs::set_permissions(&path, open).map_err(EngineError::file("open up", &path))
     }
 
     async fn prepare_volumes(&self, container: &Arc<Container>) -> Result<(), EngineError> {

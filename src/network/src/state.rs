@@ -174,7 +174,7 @@ impl State {
                 (Err(error), _) | (_, Err(error)) => tracing::error!(%error, "names are not served"),
             }
         }));
-        self.remember_names(container, &upstream)
+        self.remember_names(container, upstream)
     }
 
     /// An engine that comes later must know that names were served, and by whom others are.

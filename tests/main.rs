@@ -6,6 +6,7 @@ mod support;
 
 mod bootstrap;
 mod cli;
+mod engine;
 mod faults;
 mod image_faults;
 mod images;

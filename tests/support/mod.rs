@@ -1,5 +1,7 @@
 //! A small signed mirror, served on the loopback, that can be broken in every way.
 
+pub(crate) mod engine;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};

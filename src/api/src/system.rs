@@ -36,7 +36,7 @@ pub(crate) async fn events(State(engine): State<Engine>, query: Query) -> Answer
 }
 
 pub(crate) async fn disk_usage(State(engine): State<Engine>, query: Query) -> Answer {
-    body::json(&engine.disk_usage(&query.all("type")).await?)
+    body::json(&engine.disk_usage_document(&query.all("type")).await?)
 }
 
 pub(crate) async fn login(State(engine): State<Engine>, request: Request) -> Answer {

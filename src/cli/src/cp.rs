@@ -132,7 +132,7 @@ impl Rename {
             }
             Self::To(_, new) => {
                 parts.next();
-                Some(Path::new(new).join(parts.collect::<PathBuf>()))
+                Some(parts.fold(PathBuf::from(new), |path, part| path.join(part)))
             }
         }
     }

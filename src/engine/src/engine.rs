@@ -139,6 +139,7 @@ impl Engine {
         for (container, was_running, shim) in found {
             self.restore_container(&container, was_running, shim).await?;
         }
+        self.shared.volumes.settle();
         Ok(())
     }
 

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use bollard_stubs::models::{EventActor, EventMessage, EventMessageScopeEnum, EventMessageTypeEnum as Type};
 use serde_json::Value;
+use tokio::sync::broadcast::error::{RecvError, TryRecvError};
 use tokio::sync::{broadcast, mpsc};
 
 use crate::containers::Record;
@@ -36,6 +37,8 @@ impl Default for Events {
 impl Events {
     /// Something happened to something.
     pub(crate) fn emit(&self, typ: Type, action: &str, id: &str, attributes: HashMap<String, String>) {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        // Later in the list is later in time.
         let now = jiff::Timestamp::now();
         let event = Arc::new(EventMessage {
             typ: Some(typ),
@@ -45,7 +48,6 @@ impl Events {
             time: Some(now.as_second()),
             time_nano: Some(i64::try_from(now.as_nanosecond()).unwrap_or_default()),
         });
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         if kept.len() == KEPT {
             kept.pop_front();
         }
@@ -57,7 +59,9 @@ impl Events {
     /// Something happened to a container; `extra` comes to its image, its name and its labels.
     pub(crate) fn container(&self, action: &str, record: &Record, extra: &[(&str, &str)]) {
         let mut attributes = record.config.labels.clone().unwrap_or_default();
-        attributes.insert("image".to_owned(), record.config.image.clone().unwrap_or_default());
+        if let Some(image) = record.config.image.as_ref().filter(|image| !image.is_empty()) {
+            attributes.insert("image".to_owned(), image.clone());
+        }
         attributes.insert("name".to_owned(), record.name.clone());
         attributes.extend(extra.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
         self.emit(Type::CONTAINER, action, &record.id, attributes);
@@ -101,66 +105,131 @@ impl Engine {
     /// `GET /events`: from `since` on, up to `until` or for ever; times as RFC 3339, Unix seconds or durations ago.
     ///
     /// # Errors
-    /// A time or a filter is wrong.
+    /// A time is wrong.
     pub async fn events(
         &self,
         since: Option<&str>,
         until: Option<&str>,
         filters: Filters,
     ) -> Result<ValueStream, EngineError> {
-        let since = since.map(moment).transpose()?;
-        let until = until.map(moment).transpose()?;
-        let (kept, mut receiver) = self.shared().events.listen();
+        let wanted = Wanted::new(since, until, filters)?;
+        let (kept, receiver) = self.shared().events.listen();
         let (sender, stream) = mpsc::channel(DEPTH);
+        let listener = Listener { wanted, receiver, sender };
         tokio::spawn(async move {
-            if let Some(since) = since {
-                for event in
-                    kept.iter().filter(|event| is_between(event, since, until) && wanted(event, &filters))
-                {
-                    if sender.send(Ok(document(event))).await.is_err() {
-                        return;
-                    }
-                }
-            }
-            let ends = async {
-                match until {
-                    Some(until) => {
-                        let left = until.duration_since(jiff::Timestamp::now());
-                        tokio::time::sleep(left.try_into().unwrap_or_default()).await;
-                    }
-                    None => std::future::pending().await,
-                }
-            };
-            tokio::pin!(ends);
-            loop {
-                let event = tokio::select! {
-                    event = receiver.recv() => event,
-                    () = &mut ends => return,
-                    () = sender.closed() => return,
-                };
-                let sent = match event {
-                    Ok(event) if wanted(&event, &filters) => sender.send(Ok(document(&event))).await,
-                    Ok(_) => Ok(()),
-                    Err(broadcast::error::RecvError::Closed) => return,
-                    Err(broadcast::error::RecvError::Lagged(missed)) => {
-                        let text = format!("this listener was too slow: it missed {missed} events");
-                        // It may be gone as well.
-                        let _ = sender.send(Err(EngineError::failed(text))).await;
-                        return;
-                    }
-                };
-                if sent.is_err() {
-                    return;
-                }
-            }
+            // Whether it ended by itself or the client left makes no difference to anybody.
+            let _ = listener.run(kept).await;
         });
         Ok(stream)
     }
 }
 
-fn is_between(event: &EventMessage, since: jiff::Timestamp, until: Option<jiff::Timestamp>) -> bool {
-    let at = i128::from(event.time_nano.unwrap_or_default());
-    at >= since.as_nanosecond() && until.is_none_or(|until| at <= until.as_nanosecond())
+/// What a listener asked for.
+struct Wanted {
+    since: Option<jiff::Timestamp>,
+    until: Option<jiff::Timestamp>,
+    filters: Filters,
+}
+
+impl Wanted {
+    fn new(since: Option<&str>, until: Option<&str>, filters: Filters) -> Result<Self, EngineError> {
+        let time = |key: &str, text: Option<&str>| {
+            let bad = |error: EngineError| {
+                EngineError::invalid(format!("invalid value for '{key}': {}", error.message()))
+            };
+            text.filter(|text| !text.is_empty()).map(|text| moment(text).map_err(bad)).transpose()
+        };
+        let times = (time("since", since)?, time("until", until)?);
+        if let (Some(first), Some(last)) = times
+            && last < first
+        {
+            let (since, until) = (since.unwrap_or_default(), until.unwrap_or_default());
+            return Err(EngineError::invalid(format!(
+                "`since` time ({since}) cannot be after `until` time ({until})"
+            )));
+        }
+        Ok(Self { since: times.0, until: times.1, filters })
+    }
+
+    /// Whether an event of the past is asked for; without times none is.
+    fn has_past(&self, event: &EventMessage) -> bool {
+        let asked = self.since.is_some() || self.until.is_some();
+        let old_enough = self.since.is_none_or(|since| since.as_nanosecond() <= at(event));
+        asked && old_enough && self.has(event)
+    }
+
+    fn has(&self, event: &EventMessage) -> bool {
+        self.until.is_none_or(|until| at(event) <= until.as_nanosecond()) && fits(event, &self.filters)
+    }
+
+    /// Comes back at the end of what is asked for.
+    async fn end(&self) {
+        let Some(until) = self.until else { return std::future::pending().await };
+        let left = until.duration_since(jiff::Timestamp::now());
+        tokio::time::sleep(left.try_into().unwrap_or_default()).await;
+    }
+}
+
+/// When an event was.
+fn at(event: &EventMessage) -> i128 {
+    i128::from(event.time_nano.unwrap_or_default())
+}
+
+/// One that listens. Its client has left when sending fails.
+struct Listener {
+    wanted: Wanted,
+    receiver: broadcast::Receiver<Arc<EventMessage>>,
+    sender: mpsc::Sender<Result<Value, EngineError>>,
+}
+
+impl Listener {
+    async fn run(mut self, kept: Vec<Arc<EventMessage>>) -> Result<(), Gone> {
+        for event in kept.iter().filter(|event| self.wanted.has_past(event)) {
+            self.sender.send(Ok(document(event))).await.map_err(|_| Gone)?;
+        }
+        loop {
+            let event = tokio::select! {
+                event = self.receiver.recv() => event,
+                () = self.wanted.end() => break,
+                () = self.sender.closed() => return Err(Gone),
+            };
+            self.pass(event).await?;
+        }
+        // What came before the end and lies in the queue still belongs to it.
+        while let Some(event) = next(&mut self.receiver) {
+            self.pass(event).await?;
+        }
+        Ok(())
+    }
+
+    async fn pass(&self, event: Result<Arc<EventMessage>, RecvError>) -> Result<(), Gone> {
+        let sent = match event {
+            Ok(event) if self.wanted.has(&event) => self.sender.send(Ok(document(&event))).await,
+            Ok(_) => return Ok(()),
+            Err(RecvError::Closed) => return Err(Gone),
+            Err(RecvError::Lagged(missed)) => {
+                let text = format!("this listener was too slow: it missed {missed} events");
+                // The client may have left as well.
+                let _ = self.sender.send(Err(EngineError::failed(text))).await;
+                return Err(Gone);
+            }
+        };
+        sent.map_err(|_| Gone)
+    }
+}
+
+/// Nobody listens any more.
+struct Gone;
+
+/// What lies in the queue now.
+fn next(
+    receiver: &mut broadcast::Receiver<Arc<EventMessage>>,
+) -> Option<Result<Arc<EventMessage>, RecvError>> {
+    match receiver.try_recv() {
+        Ok(event) => Some(Ok(event)),
+        Err(TryRecvError::Lagged(missed)) => Some(Err(RecvError::Lagged(missed))),
+        Err(TryRecvError::Empty | TryRecvError::Closed) => None,
+    }
 }
 
 /// The event as clients read it, with the fields of old for containers and images.
@@ -179,95 +248,39 @@ fn document(event: &EventMessage) -> Value {
     value
 }
 
-fn wanted(event: &EventMessage, filters: &Filters) -> bool {
+/// Kinds of things that a filter can name, by the beginning of an id or a name.
+const NAMED: [&str; 9] =
+    ["config", "container", "daemon", "network", "node", "plugin", "secret", "service", "volume"];
+
+fn fits(event: &EventMessage, filters: &Filters) -> bool {
     let typ = event.typ.map(|typ| typ.to_string()).unwrap_or_default();
-    let action = event.action.clone().unwrap_or_default();
+    let action = event.action.as_deref().unwrap_or_default();
     let actor = event.actor.clone().unwrap_or_default();
     let (id, attributes) = (actor.id.unwrap_or_default(), actor.attributes.unwrap_or_default());
+    let attribute = |key: &str| attributes.get(key).map(String::as_str);
     let is_one = |key: &str, found: &dyn Fn(&str) -> bool| !filters.has(key) || filters.get(key).any(found);
-    let named = |kind: &'static str| {
-        let (id, attributes, typ) = (&id, &attributes, &typ);
-        move |wanted: &str| {
-            let name = attributes.get("name").map(String::as_str);
-            let by_attribute = attributes.get(kind).map(String::as_str) == Some(wanted);
-            by_attribute || (typ == kind && (id == wanted || id.starts_with(wanted) || name == Some(wanted)))
-        }
+    let begins = |wanted: &str| {
+        id.starts_with(wanted) || attribute("name").is_some_and(|name| name.starts_with(wanted))
     };
-    let image = |wanted: &str| {
-        let image = attributes.get(if typ == "image" { "name" } else { "image" });
-        image.is_some_and(|image| image == wanted || image.split(':').next() == Some(wanted)) || id == wanted
-    };
+    let is_named = |kind: &str| is_one(kind, &|wanted| typ == kind && begins(wanted));
     // `exec_create` stands for `exec_create: sh -c true`.
     let acts = |wanted: &str| action == wanted || action.split(':').next() == Some(wanted);
+    let image = attribute(if typ == "image" { "name" } else { "image" }).unwrap_or_default();
+    let is_image = |wanted: &str| [id.as_str(), image].iter().any(|one| is_image_name(one, wanted));
     is_one("type", &|wanted| typ == wanted)
         && is_one("event", &acts)
-        && is_one("container", &named("container"))
-        && is_one("volume", &named("volume"))
-        && is_one("network", &named("network"))
-        && is_one("image", &image)
+        && NAMED.iter().all(|kind| is_named(kind))
+        && is_one("image", &is_image)
         && is_one("scope", &|wanted| wanted == "local")
-        && filters.labels(|key| attributes.get(key).map(String::as_str))
+        && filters.labels(attribute)
+}
+
+/// Whether an image's name is the wanted one, with its tag or digest or without.
+fn is_image_name(name: &str, wanted: &str) -> bool {
+    let plain = name.split('@').next().unwrap_or(name);
+    let tag = plain.rfind(':').filter(|colon| !plain[*colon..].contains('/'));
+    name == wanted || tag.map_or(plain, |colon| &plain[..colon]) == wanted
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use bollard_stubs::models::EventMessageTypeEnum as Type;
-
-    use super::{Events, KEPT, document, wanted};
-    use crate::filters::Filters;
-
-    fn one(typ: Type, action: &str) -> std::sync::Arc<bollard_stubs::models::EventMessage> {
-        let events = Events::default();
-        let attributes = [("image", "a:1"), ("name", "n"), ("l", "v")];
-        let attributes = attributes.map(|(key, value)| (key.to_owned(), value.to_owned()));
-        events.emit(typ, action, "abc", HashMap::from(attributes));
-        events.listen().0.remove(0)
-    }
-
-    #[test]
-    fn filters_find_what_they_name() {
-        let event = one(Type::CONTAINER, "exec_create: sh");
-        let fits = |text: &str| wanted(&event, &Filters::parse(text).unwrap());
-        for good in [
-            r#"{"type":["container"]}"#,
-            r#"{"event":["exec_create"]}"#,
-            r#"{"container":["n"]}"#,
-            r#"{"container":["ab"]}"#,
-            r#"{"image":["a"]}"#,
-            r#"{"label":["l=v"]}"#,
-        ] {
-            assert!(fits(good), "{good}");
-        }
-        for bad in [
-            r#"{"type":["image"]}"#,
-            r#"{"event":["exec"]}"#,
-            r#"{"container":["x"]}"#,
-            r#"{"label":["l=w"]}"#,
-        ] {
-            assert!(!fits(bad), "{bad}");
-        }
-    }
-
-    #[test]
-    fn containers_have_the_fields_of_old() {
-        let value = document(&one(Type::CONTAINER, "start"));
-        assert_eq!(
-            (&value["status"], &value["id"], &value["from"]),
-            (&"start".into(), &"abc".into(), &"a:1".into())
-        );
-        assert!(document(&one(Type::VOLUME, "create")).get("status").is_none());
-    }
-
-    #[test]
-    fn only_the_newest_are_kept() {
-        let events = Events::default();
-        for number in 0..KEPT + 5 {
-            events.emit(Type::VOLUME, "create", &number.to_string(), HashMap::new());
-        }
-        let (kept, _) = events.listen();
-        assert_eq!(kept.len(), KEPT);
-        assert_eq!(kept[0].actor.as_ref().unwrap().id.as_deref(), Some("5"));
-    }
-}
+mod tests;

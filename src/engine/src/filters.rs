@@ -4,9 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use regex::RegexBuilder;
 use serde_json::Value;
 
 use crate::EngineError;
+
+/// A pattern may take so much memory once compiled.
+const MAX_PATTERN_BYTES: usize = 256 << 10;
 
 /// What was asked for, by key.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -57,6 +61,12 @@ impl Filters {
         self.0.get(key).is_some_and(|values| !values.is_empty())
     }
 
+    /// Whether a key was not given, or one of its values is the text or, as a regular expression, finds something in it.
+    #[must_use]
+    pub fn matches(&self, key: &str, text: &str) -> bool {
+        !self.has(key) || self.get(key).any(|wanted| wanted == text || finds(wanted, text))
+    }
+
     /// The only value of a key that is true or false.
     pub fn flag(&self, key: &str) -> Result<Option<bool>, EngineError> {
         let mut values = self.get(key);
@@ -76,6 +86,12 @@ impl Filters {
         };
         self.get("label").all(holds) && !self.get("label!").any(holds)
     }
+}
+
+/// A pattern that is none finds nothing.
+fn finds(pattern: &str, text: &str) -> bool {
+    let built = RegexBuilder::new(pattern).size_limit(MAX_PATTERN_BYTES).build();
+    built.is_ok_and(|pattern| pattern.is_match(text))
 }
 
 impl Filters {
@@ -104,8 +120,7 @@ pub fn moment(text: &str) -> Result<jiff::Timestamp, EngineError> {
     }
     let local =
         text.parse::<jiff::civil::DateTime>().or_else(|_| text.parse::<jiff::civil::Date>().map(Into::into));
-    let zoned = local.and_then(|local| local.in_tz("UTC"));
-    zoned.map(|zoned| zoned.timestamp()).map_err(|_| bad())
+    local.and_then(|local| jiff::tz::Offset::UTC.to_timestamp(local)).map_err(|_| bad())
 }
 
 /// `1700000000.5` in seconds and nanoseconds.
@@ -166,6 +181,19 @@ mod tests {
         };
         assert!(fits(&[("a", ""), ("b", "1")]));
         assert!(!fits(&[("a", ""), ("b", "2")]) && !fits(&[("a", ""), ("b", "1"), ("c", "")]));
+    }
+
+    #[test]
+    fn names_are_regular_expressions() {
+        let fits = |pattern: &str, text: &str| {
+            let filters = Filters::parse(&serde_json::json!({ "name": [pattern] }).to_string()).unwrap();
+            filters.matches("name", text)
+        };
+        assert!(fits("eb", "web-1") && fits("^web-[0-9]+$", "web-12") && fits("^(a|web-1)$", "web-1"));
+        assert!(!fits("^eb", "web-1") && !fits("web-2", "web-1"));
+        // A pattern that is none is a name at most; one that would take too much memory is none.
+        assert!(fits("we(b", "we(b") && !fits("we(b", "web") && !fits("a{9}{9}{9}{9}{9}{9}", "a"));
+        assert!(Filters::default().matches("name", "anything"));
     }
 
     #[test]

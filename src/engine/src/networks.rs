@@ -4,16 +4,17 @@
 //!
 //! Spec: docs/formats/network.md.
 
+mod check;
+
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::net::IpAddr;
 use std::sync::{Arc, PoisonError};
 
 use bollard_stubs::models::{
-    EndpointResource, EndpointSettings, EventMessageTypeEnum, Ipam, IpamConfig, NetworkConnectRequest,
-    NetworkCreateRequest, NetworkCreateResponse, NetworkInspect, NetworkPruneResponse,
+    ConfigReference, EndpointResource, EndpointSettings, EventMessageTypeEnum, Ipam, IpamConfig,
+    NetworkConnectRequest, NetworkCreateRequest, NetworkCreateResponse, NetworkInspect, NetworkPruneResponse,
 };
-use knarr_network::{Driver, Network, NetworkRequest, Pool};
+use knarr_network::{Driver, Network, NetworkRequest};
 use serde::{Deserialize, Serialize};
 
 use crate::containers::record::{Attachment, write_file};
@@ -22,10 +23,16 @@ use crate::engine::now;
 use crate::filters::Filters;
 use crate::{Engine, EngineError, Kind};
 
+use check::{check_endpoint, check_name, dangling, family, pools_of};
+
 const FORMAT: u32 = 1;
 /// Networks that are always there.
 const PREDEFINED: [(&str, Driver); 3] =
     [("bridge", Driver::Bridge), ("host", Driver::Host), ("none", Driver::Null)];
+
+/// Why there is no network over several machines.
+const NO_MANAGER: &str = "This node is not a swarm manager. Use \"docker swarm init\" or \"docker swarm join\" to \
+                          connect this node to swarm and try again.";
 
 /// What is kept of a network.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -80,13 +87,26 @@ impl Engine {
         if let Some(found) = table.get(name).or_else(|| table.values().find(|record| record.name() == name)) {
             return Ok(found.clone());
         }
-        let mut matching = table.values().filter(|record| !name.is_empty() && record.id().starts_with(name));
-        match (matching.next(), matching.next()) {
-            (Some(found), None) => Ok(found.clone()),
-            (Some(_), Some(_)) => Err(EngineError::invalid(format!(
-                "network {name} is ambiguous (2 matches found on ID prefix)"
+        let begins = |record: &&NetworkRecord| !name.is_empty() && record.id().starts_with(name);
+        let matching: Vec<_> = table.values().filter(begins).collect();
+        match matching[..] {
+            [found] => Ok(found.clone()),
+            [] => Err(EngineError::not_found(format!("network {name} not found"))),
+            _ => Err(EngineError::invalid(format!(
+                "network {name} is ambiguous ({} matches found based on ID prefix)",
+                matching.len()
             ))),
-            _ => Err(EngineError::not_found(format!("network {name} not found"))),
+        }
+    }
+
+    /// Tells that a container came into a network, or left it.
+    pub(crate) fn tell_network(&self, action: &str, id: &str, container: &str) {
+        let named = self
+            .network_table()
+            .get(id)
+            .map(|record| (record.name().to_owned(), driver_name(record.network.request.driver)));
+        if let Some((name, driver)) = named {
+            self.shared().events.network(action, id, &name, driver, Some(container));
         }
     }
 
@@ -153,22 +173,21 @@ impl Engine {
         driver: Driver,
     ) -> Result<NetworkRecord, EngineError> {
         let ipam = request.ipam.clone().unwrap_or_default();
-        let pools = ipam
-            .config
-            .iter()
-            .flatten()
-            .filter(|one| one.subnet.as_ref().is_some_and(|text| !text.is_empty()));
-        let pools = pools.map(pool_of).collect::<Result<Vec<_>, _>>()?;
+        let pools = pools_of(&ipam)?;
+        let options: BTreeMap<String, String> =
+            request.options.clone().unwrap_or_default().into_iter().collect();
+        let ipv4 = family(request.enable_ipv4, &options, "com.docker.network.enable_ipv4")?;
+        let ipv6 = family(request.enable_ipv6, &options, "com.docker.network.enable_ipv6")?;
         let has6 = pools.iter().any(|pool| pool.subnet.addr().is_ipv6());
         let plan = NetworkRequest {
             id: crate::engine::new_id()?,
             name: request.name.clone(),
             driver,
             internal: request.internal == Some(true),
-            ipv4: request.enable_ipv4 != Some(false),
-            ipv6: request.enable_ipv6 == Some(true) || has6,
+            ipv4: ipv4 != Some(false),
+            ipv6: ipv6 == Some(true) || has6,
             pools,
-            options: request.options.clone().unwrap_or_default().into_iter().collect(),
+            options,
         };
         let network = self.shared().networks.create(plan).await?;
         let record = NetworkRecord {
@@ -179,7 +198,10 @@ impl Engine {
             network,
             ipam,
         };
-        self.save_network(&record)?;
+        if let Err(error) = self.save_network(&record) {
+            self.shared().networks.remove(record.id()).await?;
+            return Err(error);
+        }
         self.network_table().insert(record.id().to_owned(), record.clone());
         self.shared().events.network("create", record.id(), record.name(), driver_name(driver), None);
         Ok(record)
@@ -193,21 +215,8 @@ impl Engine {
         &self,
         request: NetworkCreateRequest,
     ) -> Result<NetworkCreateResponse, EngineError> {
-        let name = request.name.trim();
-        if name.is_empty() {
-            return Err(EngineError::invalid("invalid network name: name is empty"));
-        }
-        if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte)) {
-            return Err(EngineError::invalid(format!(
-                "invalid network name {name}: only [a-zA-Z0-9][a-zA-Z0-9_.-] are allowed"
-            )));
-        }
-        if PREDEFINED.iter().any(|(known, _)| *known == name) || name.starts_with("container:") {
-            return Err(EngineError::said(
-                Kind::Forbidden,
-                format!("operation is not permitted on predefined {name} network"),
-            ));
-        }
+        let name = request.name.as_str();
+        check_name(name)?;
         if request.ingress == Some(true) || request.scope.as_deref() == Some("swarm") {
             return Err(EngineError::said(Kind::Unsupported, "networks of a swarm are not supported"));
         }
@@ -219,6 +228,7 @@ impl Engine {
                 let text = format!("only one instance of \"{one}\" network is allowed");
                 return Err(EngineError::said(Kind::Forbidden, text));
             }
+            "overlay" => return Err(EngineError::said(Kind::Forbidden, NO_MANAGER)),
             other => {
                 return Err(EngineError::not_found(format!(
                     "could not find plugin {other} in v1 plugin registry: plugin \"{other}\" not found"
@@ -230,8 +240,7 @@ impl Engine {
         if self.network_table().values().any(|record| record.name() == name) {
             return Err(EngineError::conflict(format!("network with name {name} already exists")));
         }
-        let record =
-            self.make_network(NetworkCreateRequest { name: name.to_owned(), ..request }, driver).await?;
+        let record = self.make_network(request, driver).await?;
         Ok(NetworkCreateResponse { id: record.id().to_owned(), warning: String::new() })
     }
 
@@ -241,7 +250,7 @@ impl Engine {
     /// A filter is wrong.
     pub async fn list_networks(&self, filters: &Filters) -> Result<Vec<NetworkInspect>, EngineError> {
         filters.allow(&["dangling", "driver", "id", "label", "label!", "name", "scope", "type"])?;
-        let dangling = filters.flag("dangling")?;
+        let dangling = dangling(filters)?;
         if let Some(typ) = filters.get("type").find(|typ| !matches!(*typ, "custom" | "builtin")) {
             return Err(EngineError::invalid(format!("invalid filter: 'type'='{typ}'")));
         }
@@ -249,8 +258,8 @@ impl Engine {
             |key: &str, found: &dyn Fn(&str) -> bool| !filters.has(key) || filters.get(key).any(found);
         let used = self.used_networks();
         let wanted = |record: &NetworkRecord| {
-            is_one("name", &|name| record.name().contains(name))
-                && is_one("id", &|id| record.id().contains(id))
+            filters.matches("name", record.name())
+                && filters.matches("id", record.id())
                 && is_one("driver", &|name| driver_name(record.network.request.driver) == name)
                 && is_one("scope", &|scope| scope == "local")
                 && is_one("type", &|typ| (typ == "builtin") == record.is_predefined())
@@ -372,9 +381,8 @@ impl Engine {
         .await;
         if running {
             self.refresh_hosts(&container).await?;
+            self.tell_network("connect", record.id(), &container.id);
         }
-        let driver = driver_name(record.network.request.driver);
-        self.shared().events.network("connect", record.id(), record.name(), driver, Some(&container.id));
         Ok(())
     }
 
@@ -385,20 +393,25 @@ impl Engine {
         asked: &EndpointSettings,
     ) -> Result<(), EngineError> {
         let held = container.record();
-        let mode = held.network_mode();
-        if mode == "host" || record.network.request.driver == Driver::Host {
-            return Err(EngineError::said(
-                Kind::Forbidden,
-                "container cannot be disconnected from host network or connected to host network",
+        if held.state.removing || held.state.dead {
+            return Err(EngineError::conflict(format!(
+                "Container {} is marked for removal and cannot be connected or disconnected to the network",
+                held.id
+            )));
+        }
+        let driver = record.network.request.driver;
+        if held.network_mode() == "host" || driver == Driver::Host {
+            return Err(EngineError::invalid(
+                "cannot connect container to host network - container must be created in host network mode",
             ));
         }
-        if mode.starts_with("container:") {
-            return Err(EngineError::conflict(
+        if held.network_mode().starts_with("container:") {
+            return Err(EngineError::invalid(
                 "container sharing network namespace with another container or host cannot be connected to any other network",
             ));
         }
-        if mode == "none" {
-            return Err(EngineError::conflict(
+        if held.networks.contains_key("none") || (driver == Driver::Null && !held.networks.is_empty()) {
+            return Err(EngineError::invalid(
                 "container cannot be connected to multiple networks with one of the networks in private (none) mode",
             ));
         }
@@ -408,17 +421,7 @@ impl Engine {
                 format!("endpoint with name {} already exists in network {}", held.name, record.name()),
             ));
         }
-        let fixed = asked.ipam_config.as_ref().is_some_and(|ipam| {
-            [&ipam.ipv4_address, &ipam.ipv6_address]
-                .iter()
-                .any(|text| text.as_ref().is_some_and(|text| !text.is_empty()))
-        });
-        if fixed && (record.is_predefined() || record.ipam.config.as_ref().is_none_or(Vec::is_empty)) {
-            return Err(EngineError::invalid(
-                "user specified IP address is supported only when connecting to networks with user configured subnets",
-            ));
-        }
-        Ok(())
+        check_endpoint(record, asked)
     }
 
     /// `POST /networks/{id}/disconnect`.
@@ -435,12 +438,12 @@ impl Engine {
         let container = self.shared().containers.find(container)?;
         let _turn = container.turn.lock().await;
         if record.network.request.driver == Driver::Host {
-            return Err(EngineError::said(
-                Kind::Forbidden,
-                "container cannot be disconnected from host network or connected to host network",
+            return Err(EngineError::invalid(
+                "cannot disconnect container from host network - container was created in host network mode",
             ));
         }
         let place = container.record().networks.get(record.name()).cloned();
+        let running = container.record().state.running;
         let Some(place) = place else {
             let text =
                 format!("container {} is not connected to the network {}", container.id, record.name());
@@ -454,11 +457,10 @@ impl Engine {
             held.networks.remove(&key);
         })
         .await;
-        if container.record().state.running {
+        if running {
             self.refresh_hosts(&container).await?;
+            self.tell_network("disconnect", record.id(), &container.id);
         }
-        let driver = driver_name(record.network.request.driver);
-        self.shared().events.network("disconnect", record.id(), record.name(), driver, Some(&container.id));
         Ok(())
     }
 
@@ -487,47 +489,6 @@ impl Engine {
         self.shared().events.pruned(EventMessageTypeEnum::NETWORK, 0);
         Ok(NetworkPruneResponse { networks_deleted: Some(deleted) })
     }
-}
-
-fn pool_of(config: &IpamConfig) -> Result<Pool, EngineError> {
-    let subnet = config.subnet.clone().unwrap_or_default();
-    let net = |text: &str| {
-        text.parse::<ipnet::IpNet>()
-            .map_err(|_| EngineError::invalid(format!("invalid subnet {text}: invalid CIDR block notation")))
-    };
-    let address = |text: &str| {
-        text.parse::<IpAddr>().map_err(|_| EngineError::invalid(format!("invalid address {text}")))
-    };
-    let given = |text: &Option<String>| text.clone().filter(|text| !text.is_empty());
-    let reserved = config.auxiliary_addresses.iter().flatten();
-    let parsed = net(&subnet)?;
-    if parsed.trunc() != parsed {
-        return Err(EngineError::invalid(format!(
-            "invalid subnet {subnet}: it should be {}",
-            parsed.trunc()
-        )));
-    }
-    let pool = Pool {
-        subnet: parsed,
-        range: given(&config.ip_range).map(|text| net(&text)).transpose()?,
-        gateway: given(&config.gateway).map(|text| address(&text)).transpose()?,
-        reserved: reserved
-            .map(|(key, text)| Ok((key.clone(), address(text)?)))
-            .collect::<Result<_, EngineError>>()?,
-    };
-    let outside = |address: &IpAddr| !pool.subnet.contains(address);
-    if let Some(address) = pool.gateway.iter().chain(pool.reserved.values()).find(|address| outside(address))
-    {
-        return Err(EngineError::invalid(format!(
-            "invalid gateway or reserved address {address}: parent subnet {subnet} does not contain it"
-        )));
-    }
-    if let Some(range) = pool.range.filter(|range| !pool.subnet.contains(range)) {
-        return Err(EngineError::invalid(format!(
-            "invalid ip-range {range}: parent subnet {subnet} does not contain it"
-        )));
-    }
-    Ok(pool)
 }
 
 fn show(record: &NetworkRecord, containers: HashMap<String, EndpointResource>) -> NetworkInspect {
@@ -562,7 +523,7 @@ fn show(record: &NetworkRecord, containers: HashMap<String, EndpointResource>) -
         internal: Some(request.internal),
         attachable: Some(record.attachable),
         ingress: Some(false),
-        config_from: Some(Default::default()),
+        config_from: Some(ConfigReference { network: Some(String::new()) }),
         config_only: Some(false),
         options: Some(request.options.clone().into_iter().collect()),
         labels: Some(record.labels.clone()),
@@ -570,3 +531,6 @@ fn show(record: &NetworkRecord, containers: HashMap<String, EndpointResource>) -
         ..NetworkInspect::default()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -171,6 +171,30 @@ impl Engine {
         Ok(usage)
     }
 
+    /// The same in both forms: clients before 1.52 look for lists under other names.
+    ///
+    /// # Errors
+    /// As [`Self::disk_usage`].
+    pub async fn disk_usage_document(&self, kinds: &[String]) -> Result<Value, EngineError> {
+        let usage = self.disk_usage(kinds).await?;
+        let mut value = document(&usage);
+        let lists = [
+            ("Images", usage.image_usage.as_ref().map(|usage| &usage.items)),
+            ("Containers", usage.container_usage.as_ref().map(|usage| &usage.items)),
+            ("Volumes", usage.volume_usage.as_ref().map(|usage| &usage.items)),
+            ("BuildCache", usage.build_cache_usage.as_ref().map(|usage| &usage.items)),
+        ];
+        for (name, items) in lists {
+            if let Some(items) = items {
+                value[name] = Value::from(items.clone().unwrap_or_default());
+            }
+        }
+        if let Some(images) = &usage.image_usage {
+            value["LayersSize"] = Value::from(images.total_size);
+        }
+        Ok(value)
+    }
+
     async fn image_usage(&self) -> Result<ImagesDiskUsage, EngineError> {
         let images = self.list_images(&ImageQuery { all: true, ..ImageQuery::default() }).await?;
         let used = self.used_images();
@@ -430,7 +454,7 @@ fn variable(name: &str) -> String {
 /// The kind of file system that a directory is on, in docker's words.
 fn file_system(path: &Path) -> String {
     let Ok(stat) = rustix::fs::statfs(path) else { return "unknown".to_owned() };
-    let name = match i64::from(stat.f_type) {
+    let name = match stat.f_type as u32 {
         0xef53 => "extfs",
         0x5846_5342 => "xfs",
         0x9123_683e => "btrfs",

@@ -1,5 +1,6 @@
 //! A root's files while no container has them mounted: seen by one thread only, in a mount namespace of its own.
 
+use std::collections::HashMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
@@ -38,51 +39,92 @@ pub(crate) fn in_private_mounts<T: Send>(
     })
 }
 
-/// Copies what a root has in a directory into another one, with owners, modes, times and extended attributes.
+/// Copies what a root has in a directory into another one, with owners, modes, times, extended attributes and links.
 pub(crate) fn copy_directory(root: &Root, from: &str, to: &Path) -> Result<(), EngineError> {
     let target = Root::open(to)?;
     if root.stat(from)?.kind != Kind::Directory {
         return Ok(());
     }
-    copy_below(root, from, &target, "")?;
-    copy_marks(root, from, &target, "")
+    Copy { root, target: &target, names: HashMap::new() }.below(from, "")?;
+    // With the dot it is the directory itself, when a link leads to it.
+    copy_marks(root, &format!("{from}/."), &target, "")
 }
 
-fn copy_below(root: &Root, from: &str, target: &Root, to: &str) -> Result<(), EngineError> {
-    for name in root.list(from)? {
-        let below =
-            |directory: &str| if directory.is_empty() { name.clone() } else { format!("{directory}/{name}") };
-        copy_one(root, &below(from), target, &below(to))?;
+/// So much of a file is in memory at a time.
+const CHUNK_BYTES: u64 = 1 << 20;
+
+/// A copy of one tree.
+struct Copy<'r> {
+    root: &'r Root,
+    target: &'r Root,
+    /// Where files with several names were put first, by inode.
+    names: HashMap<(u64, u64), String>,
+}
+
+impl Copy<'_> {
+    fn below(&mut self, from: &str, to: &str) -> Result<(), EngineError> {
+        for name in self.root.list(from)? {
+            let in_it = |directory: &str| {
+                if directory.is_empty() { name.clone() } else { format!("{directory}/{name}") }
+            };
+            self.one(&in_it(from), &in_it(to))?;
+        }
+        Ok(())
     }
-    Ok(())
-}
 
-fn copy_one(root: &Root, from: &str, target: &Root, to: &str) -> Result<(), EngineError> {
-    let meta = root.lstat(from)?;
-    match meta.kind {
-        Kind::Directory => {
-            target.create_dir(to, 0o700)?;
-            copy_below(root, from, target, to)?;
+    fn one(&mut self, from: &str, to: &str) -> Result<(), EngineError> {
+        let meta = self.root.lstat(from)?;
+        if meta.kind != Kind::Directory && meta.links > 1 {
+            if let Some(first) = self.names.get(&meta.inode) {
+                return Ok(self.target.hard_link(first, to)?);
+            }
+            self.names.insert(meta.inode, to.to_owned());
         }
-        Kind::Symlink => {
-            let link = root.read_link(from)?;
-            target.symlink(&String::from_utf8_lossy(&link), to)?;
-            target.set_owner(to, meta.uid, meta.gid)?;
-            return Ok(());
+        match meta.kind {
+            Kind::Directory => {
+                self.target.create_dir(to, 0o700)?;
+                self.below(from, to)?;
+            }
+            Kind::Symlink => return self.symlink(from, to),
+            Kind::File => self.file(from, to)?,
+            Kind::CharDevice | Kind::BlockDevice | Kind::Fifo => {
+                self.target.mknod(to, meta.kind, meta.mode, meta.device)?;
+            }
+            // A socket is made by the one who listens.
+            Kind::Socket | Kind::HardLink => return Ok(()),
         }
-        Kind::File => {
+        copy_marks(self.root, from, self.target, to)
+    }
+
+    fn symlink(&self, from: &str, to: &str) -> Result<(), EngineError> {
+        let meta = self.root.lstat(from)?;
+        let link = String::from_utf8(self.root.read_link(from)?)
+            .map_err(|_| EngineError::failed(format!("copy {from}: the link leads to no UTF-8 text")))?;
+        self.target.symlink(&link, to)?;
+        self.target.set_owner(to, meta.uid, meta.gid)?;
+        Ok(self.target.set_mtime(to, meta.mtime)?)
+    }
+
+    fn file(&self, from: &str, to: &str) -> Result<(), EngineError> {
+        let file = self.root.open_file(from)?;
+        let next = || {
             let mut bytes = Vec::new();
-            root.open_file(from)?.read_to_end(&mut bytes).map_err(EngineError::file("read", from))?;
-            target.write(to, &bytes, 0o600)?;
+            let read = (&file).take(CHUNK_BYTES).read_to_end(&mut bytes);
+            read.map(|_| bytes).map_err(EngineError::file("read", from))
+        };
+        self.target.write(to, &next()?, 0o600)?;
+        loop {
+            let bytes = next()?;
+            if bytes.is_empty() {
+                return Ok(());
+            }
+            self.target.append(to, &bytes, 0o600)?;
         }
-        // Sockets, pipes and devices are made by those who use them.
-        _ => return Ok(()),
     }
-    copy_marks(root, from, target, to)
 }
 
 fn copy_marks(root: &Root, from: &str, target: &Root, to: &str) -> Result<(), EngineError> {
-    let meta = root.stat(from)?;
+    let meta = root.lstat(from)?;
     target.set_owner(to, meta.uid, meta.gid)?;
     target.set_mode(to, meta.mode)?;
     for (key, value) in root.xattrs(from)? {
@@ -90,3 +132,6 @@ fn copy_marks(root: &Root, from: &str, target: &Root, to: &str) -> Result<(), En
     }
     Ok(target.set_mtime(to, meta.mtime)?)
 }
+
+#[cfg(test)]
+mod tests;

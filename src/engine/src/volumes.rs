@@ -5,6 +5,8 @@
 //!
 //! Spec: docs/formats/volume.md.
 
+mod mounting;
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs;
 use std::io;
@@ -15,7 +17,6 @@ use bollard_stubs::models::{
     EventMessageTypeEnum, Volume, VolumeCreateRequest, VolumeListResponse, VolumePruneResponse,
     VolumeScopeEnum,
 };
-use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde::{Deserialize, Serialize};
 
 use crate::containers::blocking;
@@ -54,7 +55,8 @@ struct VolumeRecord {
 }
 
 impl Volumes {
-    /// Reads what volumes there are, and takes away mounts that an engine before this one left.
+    /// Reads what volumes there are. Mounts that an engine before this one left stay for containers that still have
+    /// them, up to [`Self::settle`].
     pub(crate) fn open(root: &Path) -> Result<Self, EngineError> {
         let directory = root.join("volumes");
         let mut table = BTreeMap::new();
@@ -71,6 +73,16 @@ impl Volumes {
         Ok(Self { directory, table: Mutex::new(table) })
     }
 
+    /// Takes away the mounts of volumes that no container has: all that run have acquired theirs.
+    pub(crate) fn settle(&self) {
+        let table = self.table();
+        for known in table.values().filter(|known| known.users.is_empty()) {
+            if let Err(error) = mounting::unmount(&self.data(&known.record.name)) {
+                tracing::warn!(volume = known.record.name, error = error.message(), "a mount stays");
+            }
+        }
+    }
+
     fn table(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Known>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -80,15 +92,10 @@ impl Volumes {
         self.directory.join(name).join("_data")
     }
 
-    /// Makes a volume, or finds the one that has the name.
+    /// Makes a volume, or finds the one that has the name, whatever its options are: so does docker.
     fn create(&self, name: &str, record: VolumeRecord) -> Result<(VolumeRecord, bool), EngineError> {
         let mut table = self.table();
         if let Some(known) = table.get(name) {
-            if !record.options.is_empty() && known.record.options != record.options {
-                return Err(EngineError::conflict(format!(
-                    "volume {name} already exists with other options: remove it first, or leave the options out"
-                )));
-            }
             return Ok((known.record.clone(), false));
         }
         let data = self.data(name);
@@ -118,32 +125,34 @@ impl Volumes {
         let known = table
             .get_mut(name)
             .ok_or_else(|| EngineError::not_found(format!("get {name}: no such volume")))?;
-        if known.users.is_empty() && !known.record.options.is_empty() && !is_mounted(&data) {
-            mount_as_asked(&known.record, &data)?;
+        if known.users.is_empty() && known.record.is_mounted_when_used() && !mounting::is_mounted(&data) {
+            mounting::mount(&known.record.options, &data)?;
         }
         known.users.insert(container.to_owned());
         Ok(data)
     }
 
-    /// A container no longer uses it.
-    pub(crate) fn release(&self, name: &str, container: &str) -> Result<(), EngineError> {
+    /// A container no longer uses it: whether it did.
+    pub(crate) fn release(&self, name: &str, container: &str) -> Result<bool, EngineError> {
         let data = self.data(name);
         let mut table = self.table();
-        let Some(known) = table.get_mut(name) else { return Ok(()) };
-        let last = known.users.remove(container) && known.users.is_empty();
-        if last && !known.record.options.is_empty() && is_mounted(&data) {
-            umount2(&data, MntFlags::MNT_DETACH)
-                .map_err(io::Error::from)
-                .map_err(EngineError::file("unmount", &data))?;
+        let Some(known) = table.get_mut(name) else { return Ok(false) };
+        let used = known.users.remove(container);
+        if used && known.users.is_empty() {
+            mounting::unmount(&data)?;
         }
-        Ok(())
+        Ok(used)
     }
 
     fn remove(&self, name: &str) -> Result<(), EngineError> {
         let mut table = self.table();
-        if !table.contains_key(name) {
-            return Err(EngineError::not_found(format!("get {name}: no such volume")));
+        let known =
+            table.get(name).ok_or_else(|| EngineError::not_found(format!("get {name}: no such volume")))?;
+        if !known.users.is_empty() {
+            return Err(in_use(name, known.users.iter().cloned().collect()));
         }
+        // What is mounted there is not the volume's to remove.
+        mounting::unmount(&self.data(name))?;
         let directory = self.directory.join(name);
         let gone = self.directory.join(format!(".removed-{name}"));
         // By rename it is gone at once, even when its many files are not yet.
@@ -158,18 +167,25 @@ impl Volumes {
     }
 }
 
+impl VolumeRecord {
+    fn is_mounted_when_used(&self) -> bool {
+        ["device", "type"].iter().any(|key| self.options.get(*key).is_some_and(|value| !value.is_empty()))
+    }
+}
+
+fn in_use(name: &str, mut users: Vec<String>) -> EngineError {
+    users.sort();
+    let users = users.join(", ");
+    EngineError::conflict(format!("remove {name}: volume is in use - [{users}]"))
+}
+
 fn read(path: &Path) -> Result<Option<VolumeRecord>, EngineError> {
     let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     if name.starts_with('.') {
         // A removal was cut off.
+        mounting::unmount(&path.join("_data"))?;
         fs::remove_dir_all(path).map_err(EngineError::file("remove", path))?;
         return Ok(None);
-    }
-    let data = path.join("_data");
-    if is_mounted(&data) {
-        umount2(&data, MntFlags::MNT_DETACH)
-            .map_err(io::Error::from)
-            .map_err(EngineError::file("unmount", &data))?;
     }
     let file = path.join(FILE);
     let bytes = match fs::read(&file) {
@@ -183,59 +199,6 @@ fn read(path: &Path) -> Result<Option<VolumeRecord>, EngineError> {
         return Err(EngineError::failed(format!("{path} has format {format}: use a newer knarr")));
     }
     Ok(Some(record))
-}
-
-/// Whether something else lies over a directory.
-fn is_mounted(path: &Path) -> bool {
-    use std::os::unix::fs::MetadataExt;
-    let device = |path: &Path| fs::metadata(path).map(|meta| meta.dev()).ok();
-    let by_device = path.parent().is_some_and(|parent| device(path) != device(parent));
-    by_device || is_in_mount_table(path)
-}
-
-fn is_in_mount_table(path: &Path) -> bool {
-    let wanted = path.to_string_lossy();
-    let table = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
-    table.lines().any(|line| line.split(' ').nth(4) == Some(&wanted))
-}
-
-fn mount_as_asked(record: &VolumeRecord, target: &Path) -> Result<(), EngineError> {
-    let option = |key: &str| record.options.get(key).cloned().unwrap_or_default();
-    let (kind, device) = (option("type"), option("device"));
-    let mut flags = MsFlags::empty();
-    let mut data = Vec::new();
-    for word in option("o").split(',').filter(|word| !word.is_empty()) {
-        match word {
-            "bind" => flags |= MsFlags::MS_BIND,
-            "rbind" => flags |= MsFlags::MS_BIND | MsFlags::MS_REC,
-            "ro" => flags |= MsFlags::MS_RDONLY,
-            "nosuid" => flags |= MsFlags::MS_NOSUID,
-            "nodev" => flags |= MsFlags::MS_NODEV,
-            "noexec" => flags |= MsFlags::MS_NOEXEC,
-            "noatime" => flags |= MsFlags::MS_NOATIME,
-            "rw" => {}
-            other => data.push(other.to_owned()),
-        }
-    }
-    let data = data.join(",");
-    let text = |text: &str| (!text.is_empty()).then(|| text.to_owned());
-    let mounted =
-        mount(text(&device).as_deref(), target, text(&kind).as_deref(), flags, text(&data).as_deref());
-    let mounted = mounted.and_then(|()| {
-        // The kernel makes no bind read-only at the first try.
-        if flags.contains(MsFlags::MS_BIND | MsFlags::MS_RDONLY) {
-            return mount(None::<&str>, target, None::<&str>, flags | MsFlags::MS_REMOUNT, None::<&str>);
-        }
-        Ok(())
-    });
-    mounted.map_err(|error| {
-        let name = &record.name;
-        EngineError::failed(format!(
-            "error while mounting volume '{}': failed to mount local volume {name}: mount {device}:{}, data: {data}: {error}",
-            target.display(),
-            target.display()
-        ))
-    })
 }
 
 impl Engine {
@@ -261,7 +224,7 @@ impl Engine {
         let dangling = filters.flag("dangling")?;
         let used = self.used_volumes();
         let wanted = |record: &VolumeRecord| {
-            let named = !filters.has("name") || filters.get("name").any(|name| record.name.contains(name));
+            let named = filters.matches("name", &record.name);
             let driver = !filters.has("driver") || filters.get("driver").any(|driver| driver == "local");
             let hangs = dangling.is_none_or(|dangling| dangling != used.contains_key(&record.name));
             named && driver && hangs && filters.labels(|key| record.labels.get(key).map(String::as_str))
@@ -288,12 +251,6 @@ impl Engine {
     /// # Errors
     /// The name, the driver or an option is wrong.
     pub async fn create_volume(&self, request: VolumeCreateRequest) -> Result<Volume, EngineError> {
-        let driver = request.driver.unwrap_or_default();
-        if !matches!(driver.as_str(), "" | "local") {
-            return Err(EngineError::not_found(format!(
-                "error looking up volume plugin {driver}: plugin \"{driver}\" not found"
-            )));
-        }
         let mut labels = request.labels.unwrap_or_default();
         let name = match request.name.filter(|name| !name.is_empty()) {
             Some(name) => check_name(name)?,
@@ -302,8 +259,14 @@ impl Engine {
                 crate::engine::new_id()?
             }
         };
+        let driver = request.driver.unwrap_or_default();
+        if !matches!(driver.as_str(), "" | "local") {
+            return Err(EngineError::not_found(format!(
+                "create {name}: error looking up volume plugin {driver}: plugin \"{driver}\" not found"
+            )));
+        }
         let options = request.driver_opts.unwrap_or_default();
-        check_options(&options)?;
+        check_options(&name, &options)?;
         let record = VolumeRecord { format: FORMAT, name: name.clone(), created: now(), labels, options };
         let engine = self.clone();
         let (record, made) = blocking(move || engine.shared().volumes.create(&name, record)).await?;
@@ -330,9 +293,8 @@ impl Engine {
             return Ok(());
         }
         self.shared().volumes.get(name)?;
-        if let Some(users) = self.used_volumes().get(name) {
-            let users = users.join(", ");
-            return Err(EngineError::conflict(format!("remove {name}: volume is in use - [{users}]")));
+        if let Some(users) = self.used_volumes().remove(name) {
+            return Err(in_use(name, users));
         }
         let (engine, gone) = (self.clone(), name.to_owned());
         blocking(move || engine.shared().volumes.remove(&gone)).await?;
@@ -356,7 +318,8 @@ impl Engine {
             if !wanted {
                 continue;
             }
-            let bytes = tree_bytes(&self.shared().volumes.data(&record.name));
+            let data = self.shared().volumes.data(&record.name);
+            let bytes = blocking(move || Ok(tree_bytes(&data))).await?;
             match self.remove_volume(&record.name, false).await {
                 Ok(()) => {
                     reclaimed += bytes;
@@ -404,57 +367,36 @@ fn check_name(name: String) -> Result<String, EngineError> {
     if is_name(&name) && name.len() <= 255 {
         return Ok(name);
     }
+    if name.len() == 1 {
+        return Err(EngineError::invalid(format!(
+            "create {name}: volume name is too short, names should be at least two alphanumeric characters"
+        )));
+    }
     Err(EngineError::invalid(format!(
         "create {name}: \"{name}\" includes invalid characters for a local volume name, only \
          \"[a-zA-Z0-9][a-zA-Z0-9_.-]\" are allowed. If you intended to pass a host directory, use absolute path"
     )))
 }
 
-fn check_options(options: &HashMap<String, String>) -> Result<(), EngineError> {
+/// What an option is not given without.
+const COMPANIONS: [(&str, &str); 4] =
+    [("device", "type"), ("type", "device"), ("o", "device"), ("o", "type")];
+
+fn check_options(name: &str, options: &HashMap<String, String>) -> Result<(), EngineError> {
+    let bad = |why: String| Err(EngineError::invalid(format!("create {name}: {why}")));
     let known = ["type", "o", "device", "size"];
     if let Some(key) = options.keys().find(|key| !known.contains(&key.as_str())) {
-        return Err(EngineError::invalid(format!("create: invalid option: \"{key}\"")));
+        return bad(format!("invalid option: \"{key}\""));
     }
-    if options.contains_key("size") {
-        return Err(EngineError::invalid("create: quota size requested but no quota support"));
+    if options.get("size").is_some_and(|size| !size.trim_matches('0').is_empty()) {
+        return bad("quota size requested but no quota support".to_owned());
     }
-    if !options.is_empty()
-        && !options.contains_key("device")
-        && options.get("type").is_none_or(|kind| kind != "tmpfs")
-    {
-        return Err(EngineError::invalid("create: missing device in volume options"));
+    let lacks = |(key, with): &&(&str, &str)| options.contains_key(*key) && !options.contains_key(*with);
+    match COMPANIONS.iter().find(lacks) {
+        Some((_, with)) => bad(format!("missing required option: \"{with}\"")),
+        None => Ok(()),
     }
-    Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashMap;
-
-    use super::{FORMAT, VolumeRecord, Volumes, check_options, is_name};
-
-    fn record(name: &str) -> VolumeRecord {
-        VolumeRecord { format: FORMAT, name: name.to_owned(), ..VolumeRecord::default() }
-    }
-
-    #[test]
-    fn a_volume_is_found_again() {
-        let root = tempfile::tempdir().unwrap();
-        std::fs::create_dir(root.path().join("volumes")).unwrap();
-        let volumes = Volumes::open(root.path()).unwrap();
-        assert!(volumes.create("one", record("one")).unwrap().1);
-        assert!(!volumes.create("one", record("one")).unwrap().1);
-        let again = Volumes::open(root.path()).unwrap();
-        assert!(again.has("one") && again.data("one").is_dir());
-        again.remove("one").unwrap();
-        assert!(!Volumes::open(root.path()).unwrap().has("one"));
-    }
-
-    #[test]
-    fn names_and_options_are_checked() {
-        assert!(is_name("a_b.c-1") && !is_name("a") && !is_name("-ab") && !is_name("a/b"));
-        let options = |key: &str| HashMap::from([(key.to_owned(), "x".to_owned())]);
-        assert!(check_options(&options("device")).is_ok());
-        assert!(check_options(&options("speed")).is_err() && check_options(&options("size")).is_err());
-    }
-}
+mod tests;

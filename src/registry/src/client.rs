@@ -99,7 +99,7 @@ pub trait Progress: Sync {
     fn note(&self, text: &str);
     /// Something went wrong that stops nothing.
     fn warn(&self, text: &str);
-    /// What is pulled or pushed, before any of its blobs is moved.
+    /// What is pulled or pushed, before any of its blobs is moved; of a pull those blobs alone that are not here.
     fn begin(&self, _root: &Descriptor, _blobs: &[Descriptor]) {}
     /// How it stands with one blob.
     fn blob(&self, _blob: &Descriptor, _step: BlobStep<'_>) {}

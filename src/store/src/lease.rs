@@ -68,3 +68,38 @@ fn check(name: &str) -> Result<(), StoreError> {
         !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte));
     if good { Ok(()) } else { Err(StoreError::Request(format!("{name:?} is no name for a lease"))) }
 }
+
+#[cfg(test)]
+mod tests {
+    use knarr_oci::{Descriptor, media_type};
+
+    use super::{held, hold, release};
+    use crate::gc::{Which, prune};
+    use crate::{Store, StoreError};
+
+    #[test]
+    fn what_is_held_survives_until_it_is_released() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        let blob = store.ingest().unwrap().put(media_type::CONFIG, b"{}").unwrap();
+        hold(&store, "holder", std::slice::from_ref(&blob)).unwrap();
+        assert_eq!(held(&store).unwrap(), std::slice::from_ref(&blob));
+        prune(&store, Which::All, true).unwrap();
+        assert!(store.has(&blob));
+        release(&store, "holder").unwrap();
+        release(&store, "holder").unwrap();
+        prune(&store, Which::All, true).unwrap();
+        assert!(!store.has(&blob));
+    }
+
+    #[test]
+    fn what_is_gone_holds_nothing_and_stops_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(dir.path()).unwrap();
+        hold(&store, "a", &[Descriptor::of(media_type::MANIFEST, b"gone")]).unwrap();
+        assert!(prune(&store, Which::None, true).unwrap().is_some());
+        for holder in ["", "../a", "a/b"] {
+            assert!(matches!(hold(&store, holder, &[]), Err(StoreError::Request(_))), "{holder}");
+        }
+    }
+}

@@ -11,6 +11,7 @@ mod path;
 mod view;
 
 use std::cell::RefCell;
+use std::io::{self, Read};
 use std::sync::Arc;
 
 use bollard_stubs::models::{ChangeType, ContainerConfig, FilesystemChange};
@@ -28,6 +29,9 @@ use crate::{Engine, EngineError};
 
 pub(crate) use changes::Change;
 use path::Place;
+
+/// So much of a refused archive is read, so that its sender sees the answer.
+const MAX_DRAIN_BYTES: u64 = 1 << 30;
 
 /// What an image made of a container is to be.
 #[derive(Clone, Debug, Default)]
@@ -72,7 +76,9 @@ impl Engine {
         let place = Place::parse(path)?;
         let (engine, copied) = (self.clone(), container.clone());
         let stream = produce(move |out| {
-            engine.look(&copied, |root| Ok(write_subtree(root, &place.inside, &place.base, out).map(drop)?))
+            engine.look(&copied, |root| {
+                Ok(write_subtree(root, &place.source(root)?, &place.base, out).map(drop)?)
+            })
         });
         self.shared().events.container("archive-path", &container.record(), &[]);
         Ok((stat, stream))
@@ -90,29 +96,41 @@ impl Engine {
         copy_uid_gid: bool,
         tarball: StreamReader,
     ) -> Result<(), EngineError> {
-        let container = self.shared().containers.find(name)?;
-        let place = Place::parse(path)?;
-        let (engine, name, target) = (self.clone(), name.to_owned(), container.clone());
-        blocking(move || {
-            let mut tar = knarr_store::archive::decompressed(tarball)
-                .map_err(|error| EngineError::invalid(format!("the archive cannot be read: {error}")))?;
-            // Readers of compressed input stay on their thread: what they give goes over.
-            let mut spool =
-                tempfile::tempfile().map_err(EngineError::file("make a file in", std::env::temp_dir()))?;
-            std::io::copy(&mut tar, &mut spool)
-                .map_err(|error| EngineError::invalid(format!("the archive cannot be read: {error}")))?;
-            std::io::Seek::rewind(&mut spool)
-                .map_err(EngineError::file("read a file in", std::env::temp_dir()))?;
-            let record = target.record().clone();
-            engine.look_and_write(&target, |root| {
-                place.check_writable(root, &record, &name)?;
-                let written = extract(root, &place.inside, no_overwrite_dir_non_dir, &mut spool)?;
-                if copy_uid_gid { own(root, &place.inside, &written, &record) } else { Ok(()) }
-            })
+        let (engine, name, path) = (self.clone(), name.to_owned(), path.to_owned());
+        let container = blocking(move || {
+            let mut tarball = tarball;
+            let copied =
+                engine.put_archive(&name, &path, no_overwrite_dir_non_dir, copy_uid_gid, &mut tarball);
+            if copied.is_err() {
+                // Who still sends would not see the answer. What fails here has been told of already.
+                let _ = io::copy(&mut tarball.take(MAX_DRAIN_BYTES), &mut io::sink());
+            }
+            copied
         })
         .await?;
         self.shared().events.container("extract-to-dir", &container.record(), &[]);
         Ok(())
+    }
+
+    fn put_archive(
+        &self,
+        name: &str,
+        path: &str,
+        keeps: bool,
+        owns: bool,
+        tarball: &mut StreamReader,
+    ) -> Result<Arc<Container>, EngineError> {
+        let container = self.shared().containers.find(name)?;
+        let place = Place::parse(path)?;
+        let record = container.record().clone();
+        self.look_and_write(&container, |root| {
+            place.check_writable(root, &record, name)?;
+            let mut tar = knarr_store::archive::decompressed(tarball)
+                .map_err(|error| EngineError::invalid(format!("the archive cannot be read: {error}")))?;
+            let written = extract(root, &place.inside, keeps, &mut tar)?;
+            if owns { own(root, &place.inside, &written, &record) } else { Ok(()) }
+        })?;
+        Ok(container)
     }
 
     /// `GET /containers/{id}/changes`.
@@ -153,12 +171,7 @@ impl Engine {
 }
 
 /// Unpacks below a directory, as docker does: what is there gives way.
-fn extract(
-    root: &Root,
-    below: &str,
-    keeps: bool,
-    tar: &mut std::fs::File,
-) -> Result<Vec<Entry>, EngineError> {
+fn extract(root: &Root, below: &str, keeps: bool, tar: &mut dyn Read) -> Result<Vec<Entry>, EngineError> {
     let policy = Below { root, below, keeps, refused: RefCell::new(None) };
     let entries = unpack(root, tar, &policy, &Limits::default());
     if let Some(refused) = policy.refused.into_inner() {

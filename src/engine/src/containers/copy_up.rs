@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use knarr_runtime::shim::ExtraOverlay;
+use knarr_tree::TreeError;
 use knarr_tree::root::Root;
+use knarr_tree::unpack::Kind;
 
 use super::record::Record;
 use super::spec::{self, Joined};
@@ -23,34 +25,45 @@ impl Engine {
         blocking(move || {
             let empty =
                 std::fs::read_dir(&place).map_err(EngineError::file("list", &place))?.next().is_none();
-            let known = layers
-                .iter()
-                .any(|layer| Root::open(layer).is_ok_and(|root| root.exists(&target).unwrap_or(false)));
-            if !empty || !known {
+            if !empty || !layers.iter().any(|layer| may_have(layer, &target)) {
                 return Ok(());
             }
-            crate::view::with_layers(&layers, |root| crate::view::copy_directory(root, &target, &place))
+            crate::view::with_layers(&layers, |root| match root.stat(&target) {
+                Ok(_) => crate::view::copy_directory(root, &target, &place),
+                // A higher layer has taken it away, or a link leads nowhere.
+                Err(TreeError::Path { .. }) => Ok(()),
+                Err(error) => Err(error.into()),
+            })
         })
         .await
     }
 
     /// Containers whose namespaces a record's container joins.
     pub(super) fn joined_pids(&self, record: &Record) -> Result<Joined, EngineError> {
-        let pid_of = |mode: &Option<String>| -> Result<Option<i32>, EngineError> {
+        let pid_of = |mode: &Option<String>, memory: bool| -> Result<Option<i32>, EngineError> {
             let Some(name) = mode.as_deref().and_then(|mode| mode.strip_prefix("container:")) else {
                 return Ok(None);
             };
             let other = self.shared().containers.find(name)?;
-            let state = other.record().state.clone();
+            let (state, ipc) = {
+                let record = other.record();
+                (record.state.clone(), record.host.ipc_mode.clone().unwrap_or_default())
+            };
             if !state.running {
                 return Err(EngineError::conflict(format!(
                     "cannot join the namespaces of a non running container: {}",
                     other.id
                 )));
             }
+            if memory && !matches!(ipc.as_str(), "shareable" | "host") {
+                return Err(EngineError::conflict(format!(
+                    "can't join IPC of container {}: non-shareable IPC (hint: use IpcMode:shareable for the donor container)",
+                    other.id
+                )));
+            }
             Ok(Some(state.pid))
         };
-        Ok(Joined { pid: pid_of(&record.host.pid_mode)?, ipc: pid_of(&record.host.ipc_mode)? })
+        Ok(Joined { pid: pid_of(&record.host.pid_mode, false)?, ipc: pid_of(&record.host.ipc_mode, true)? })
     }
 
     /// Images that are mounted into a container, unpacked.
@@ -118,8 +131,40 @@ impl Engine {
     }
 }
 
+/// Whether a layer has something at a path, or a link on the way to it: only all layers together tell where that leads.
+fn may_have(layer: &Path, target: &str) -> bool {
+    let Ok(root) = Root::open(layer) else { return false };
+    let ends = target.match_indices('/').map(|(end, _)| end).chain([target.len()]);
+    for end in ends {
+        match root.lstat(&target[..end]) {
+            Ok(meta) if meta.kind == Kind::Symlink => return true,
+            Ok(_) => {}
+            Err(_) => return false,
+        }
+    }
+    true
+}
+
 /// Whether the host's name servers are such that a container must ask ours.
 pub(super) fn asks_own_server(record: &Record, options: &crate::Options) -> bool {
     let host = std::fs::read_to_string(Path::new("/etc/resolv.conf")).unwrap_or_default();
     spec::asks_own_server(record, &host, options)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::may_have;
+
+    #[test]
+    fn a_link_on_the_way_may_lead_there() {
+        let layer = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(layer.path().join("run/data")).unwrap();
+        std::fs::create_dir(layer.path().join("var")).unwrap();
+        symlink("/run", layer.path().join("var/run")).unwrap();
+        let has = |target: &str| may_have(layer.path(), target);
+        assert!(has("run/data") && has("var/run/data") && has("var/run/other"));
+        assert!(!has("run/other") && !has("data"));
+    }
 }

@@ -167,6 +167,11 @@ impl Engine {
         Ok(())
     }
 
+    /// A container that another one is to join. 404 would have clients fetch the image.
+    fn joinable(&self, name: &str) -> Result<Arc<Container>, EngineError> {
+        self.shared().containers.find(name).map_err(|error| EngineError::invalid(error.message()))
+    }
+
     /// Networks by name; names that lead nowhere are refused now, not at the start.
     fn resolve_networks(
         &self,
@@ -175,22 +180,23 @@ impl Engine {
         config: &ContainerConfig,
     ) -> Result<BTreeMap<String, Attachment>, EngineError> {
         let mode = host.network_mode.clone().unwrap_or_default();
+        for mode in [&mut host.pid_mode, &mut host.ipc_mode].into_iter().flatten() {
+            if let Some(other) = mode.strip_prefix("container:") {
+                *mode = format!("container:{}", self.joinable(other)?.id);
+            }
+        }
         if let Some(other) = mode.strip_prefix("container:") {
-            let other = self.shared().containers.find(other)?;
+            let other = self.joinable(other)?;
             check_joined(host, config)?;
             host.network_mode = Some(format!("container:{}", other.id));
             return Ok(BTreeMap::new());
-        }
-        for mode in [&mut host.pid_mode, &mut host.ipc_mode].into_iter().flatten() {
-            if let Some(other) = mode.strip_prefix("container:") {
-                *mode = format!("container:{}", self.shared().containers.find(other)?.id);
-            }
         }
         let mut asked: BTreeMap<String, EndpointSettings> =
             given.and_then(|given| given.endpoints_config).unwrap_or_default().into_iter().collect();
         let mut networks = BTreeMap::new();
         let mut add = |name: &str, asked: EndpointSettings| -> Result<(), EngineError> {
-            let record = self.find_network(name)?;
+            // 404 would have clients fetch the image.
+            let record = self.find_network(name).map_err(|error| EngineError::invalid(error.message()))?;
             let request = &record.network.request;
             networks.insert(
                 request.name.clone(),

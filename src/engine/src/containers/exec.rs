@@ -10,7 +10,7 @@ use super::attach::{Keys, not_running};
 use super::spec;
 use super::start::blocking;
 use crate::shim::{Exec, LaunchError};
-use crate::stream::Attached;
+use crate::stream::{Attached, Frame, Stdio};
 use crate::{Engine, EngineError};
 
 /// How long what is known of an exec that has ended is kept.
@@ -127,9 +127,10 @@ impl Engine {
         self.shared().events.container(&action, &container.record(), &[("execID", id)]);
         let mut running = match self.run_exec(&container, &config).await {
             Ok(running) => running,
-            Err(error) => {
-                record.lock().code = Some(if error.kind() == crate::Kind::Invalid { 127 } else { 126 });
-                return Err(error);
+            Err((code, error)) => {
+                record.lock().code = Some(code);
+                // Who has the connection already reads there why nothing runs.
+                return if request.detach { Err(error) } else { Ok(Some(told(&error))) };
             }
         };
         running.done = true;
@@ -171,16 +172,16 @@ impl Engine {
         &self,
         container: &Arc<Container>,
         config: &ExecConfig,
-    ) -> Result<Running, EngineError> {
-        let shim = container.live.shim().ok_or_else(|| not_running(container))?;
-        let process = self.exec_process(container, config).await?;
+    ) -> Result<Running, (i64, EngineError)> {
+        let shim = container.live.shim().ok_or_else(|| (137, not_running(container)))?;
+        let process = self.exec_process(container, config).await.map_err(|error| (126, error))?;
         let (stdin, attach) = (
             config.attach_stdin == Some(true),
             config.attach_stdout == Some(true)
                 || config.attach_stderr == Some(true)
                 || config.attach_stdin == Some(true),
         );
-        let id = crate::engine::new_id()?;
+        let id = crate::engine::new_id().map_err(|error| (126, error))?;
         let exec = shim.exec(&id, process, stdin, attach).await.map_err(explain)?;
         Ok(Running { exec, done: false })
     }
@@ -263,13 +264,23 @@ fn may_exec(container: &Container) -> Result<(), EngineError> {
     Ok(())
 }
 
-/// The error of a program that cannot be run inside: docker's clients look for these words.
-fn explain(error: LaunchError) -> EngineError {
+/// The exit code and the error of a program that cannot be run inside: docker's clients look for these words.
+fn explain(error: LaunchError) -> (i64, EngineError) {
     let told = |why: &str| {
         format!("OCI runtime exec failed: exec failed: unable to start container process: {why}: unknown")
     };
     match error {
-        LaunchError::NotFound(why) | LaunchError::NotExecutable(why) => EngineError::invalid(told(&why)),
-        LaunchError::Failed(why) => EngineError::failed(told(&why)),
+        LaunchError::NotFound(why) => (127, EngineError::invalid(told(&why))),
+        LaunchError::NotExecutable(why) => (126, EngineError::invalid(told(&why))),
+        LaunchError::Failed(why) => (126, EngineError::failed(told(&why))),
     }
+}
+
+/// Streams that say why nothing runs, and end.
+fn told(error: &EngineError) -> Attached {
+    let (sender, output) = tokio::sync::mpsc::channel(1);
+    let bytes = format!("{}\r\n", error.message()).into();
+    // There is room for one, and the receiver is here.
+    let _ = sender.try_send(Ok(Frame { stream: Stdio::Out, bytes }));
+    Attached { tty: false, output, input: None }
 }

@@ -57,6 +57,7 @@ impl Engine {
     }
 
     async fn try_launch(&self, container: &Arc<Container>) -> Result<(Shim, i32), Failure> {
+        self.share_memory(container)?;
         self.prepare_volumes(container).await?;
         let sandbox = self.prepare_networks(container).await?;
         let config = self.write_bundle(container, sandbox).await?;
@@ -117,17 +118,51 @@ impl Engine {
                 "sandbox stays"
             );
         }
+        self.forget_places(container);
+        let memory = self.run_dir().join("shm").join(&container.id);
+        match fs::remove_dir_all(&memory) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                tracing::warn!(directory = %memory.display(), %error, "shared memory stays");
+            }
+            _ => {}
+        }
         let volumes = volumes_of(&container.record());
         for name in volumes {
-            if let Err(error) = shared.volumes.release(&name, &container.id) {
-                tracing::warn!(
+            match shared.volumes.release(&name, &container.id) {
+                Ok(true) => shared.events.volume("unmount", &name, &[("container", container.id.as_str())]),
+                Ok(false) => {}
+                Err(error) => tracing::warn!(
                     container = container.id,
                     volume = name,
                     error = error.message(),
                     "volume stays"
-                );
+                ),
             }
         }
+    }
+
+    /// A container that does not run is in no network.
+    fn forget_places(&self, container: &Arc<Container>) {
+        let left: Vec<String> = {
+            let mut record = container.record();
+            record.ports.clear();
+            let places = record.networks.values_mut();
+            places.filter_map(|place| place.endpoint.take().map(|_| place.network_id.clone())).collect()
+        };
+        for network in left {
+            self.tell_network("disconnect", &network, &container.id);
+        }
+    }
+
+    /// Shared memory that others may join is a directory of a file system in memory, as `private` is a mount of its own.
+    fn share_memory(&self, container: &Container) -> Result<(), EngineError> {
+        if container.record().host.ipc_mode.as_deref() != Some("shareable") {
+            return Ok(());
+        }
+        let path = self.run_dir().join("shm").join(&container.id);
+        fs::create_dir_all(&path).map_err(EngineError::file("make", &path))?;
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o1777);
+        fs::set_permissions(&path, open).map_err(EngineError::file("open up", &path))
     }
 
     async fn prepare_volumes(&self, container: &Arc<Container>) -> Result<(), EngineError> {
@@ -141,6 +176,14 @@ impl Engine {
             if mount.copy_up {
                 self.copy_up(&layers, &mount.target, place).await?;
             }
+            let writable = mount.writable.to_string();
+            let extra = [
+                ("container", container.id.as_str()),
+                ("destination", mount.target.as_str()),
+                ("read/write", writable.as_str()),
+                ("propagation", mount.propagation.as_str()),
+            ];
+            self.shared().events.volume("mount", name, &extra);
         }
         Ok(())
     }
@@ -159,7 +202,7 @@ impl Engine {
         }
         let networks = &self.shared().networks;
         let sandbox = networks.make_sandbox(&container.id).await?;
-        if mode == "none" || disabled {
+        if disabled || container.record().networks.contains_key("none") {
             return Ok(Some(sandbox));
         }
         let places = places_of(&container.record());
@@ -169,6 +212,7 @@ impl Engine {
             if let Some(place) = container.record().networks.get_mut(&name) {
                 place.endpoint = Some(endpoint);
             }
+            self.tell_network("connect", &attachment.network_id, &container.id);
         }
         if super::copy_up::asks_own_server(&container.record(), &self.shared().options) {
             self.serve_names(container).await?;

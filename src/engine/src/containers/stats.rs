@@ -20,12 +20,23 @@ impl Engine {
         name: &str,
         ps_args: &str,
     ) -> Result<ContainerTopResponse, EngineError> {
+        let arguments = if ps_args.is_empty() { "-ef".to_owned() } else { ps_args.to_owned() };
+        check_arguments(&arguments)?;
         let container = self.shared().containers.find(name)?;
-        if !container.record().state.running {
+        let (running, restarting) = {
+            let record = container.record();
+            (record.state.running, record.state.restarting)
+        };
+        if restarting {
+            return Err(EngineError::conflict(format!(
+                "Container {} is restarting, wait until the container is running",
+                container.id
+            )));
+        }
+        if !running {
             return Err(not_running(&container));
         }
         let (root, id) = (self.runtime_root(), container.id.clone());
-        let arguments = if ps_args.is_empty() { "-ef".to_owned() } else { ps_args.to_owned() };
         let answer = blocking(move || {
             let opened = knarr_runtime::state::Container::open(&root, &id)?;
             let pids = knarr_runtime::lifecycle::processes(&opened)?;
@@ -34,8 +45,8 @@ impl Engine {
             let ps = ps
                 .map_err(|error| EngineError::failed(format!("error running ps: {error}; install procps")))?;
             if !ps.status.success() {
-                let why = String::from_utf8_lossy(&ps.stderr).trim().to_owned();
-                return Err(EngineError::failed(format!("error running ps: {why}")));
+                let said = String::from_utf8_lossy(&ps.stderr);
+                return Err(EngineError::failed(format!("ps: {}", said.lines().next().unwrap_or_default())));
             }
             table(&String::from_utf8_lossy(&ps.stdout), &pids)
         })
@@ -50,9 +61,10 @@ impl Engine {
     /// There is no such container.
     pub async fn stats_container(&self, name: &str) -> Result<Value, EngineError> {
         let container = self.shared().containers.find(name)?;
-        let (id, label, running, pid) = {
+        let (id, label, running, pid, on_host) = {
             let record = container.record();
-            (record.id.clone(), format!("/{}", record.name), record.state.running, record.state.pid)
+            let on_host = record.network_mode() == "host";
+            (record.id.clone(), format!("/{}", record.name), record.state.running, record.state.pid, on_host)
         };
         let mut sample = json!({
             "id": id, "name": label, "os_type": "linux", "num_procs": 0, "storage_stats": {},
@@ -75,30 +87,55 @@ impl Engine {
         sample["memory_stats"] = memory(data);
         sample["pids_stats"] = json!({ "current": data["pids"]["current"], "limit": data["pids"]["limit"] });
         sample["blkio_stats"] = blkio(data);
-        sample["networks"] = json!(interfaces(pid));
+        // What goes through the host's interfaces is not the container's.
+        if !on_host {
+            sample["networks"] = json!(interfaces(pid));
+        }
         Ok(sample)
     }
 }
 
-/// The lines of `ps` that are of these processes.
+/// Refuses what would give another column the name by which processes are found: `-o cmd=PID`.
+fn check_arguments(arguments: &str) -> Result<(), EngineError> {
+    for word in arguments.split_whitespace().skip(1) {
+        if let Some((key, title)) = word.split_once('=')
+            && key != "pid"
+            && title.starts_with("PID")
+        {
+            return Err(EngineError::failed(format!("specifying \"{key}={title}\" is not allowed")));
+        }
+    }
+    Ok(())
+}
+
+/// The lines of `ps` that are of these processes, and with `m` those of their threads.
 fn table(text: &str, pids: &[i32]) -> Result<ContainerTopResponse, EngineError> {
     let mut lines = text.lines();
     let titles: Vec<String> =
-        lines.next().unwrap_or_default().split_whitespace().map(str::to_owned).collect();
+        lines.next().unwrap_or_default().split_ascii_whitespace().map(str::to_owned).collect();
     let column = titles.iter().position(|title| title == "PID");
     let column = column.ok_or_else(|| EngineError::failed("Couldn't find PID field in ps output"))?;
     let mut processes = Vec::new();
+    let mut inside = false;
     for line in lines {
-        let words: Vec<&str> = line.split_whitespace().collect();
-        let pid = words.get(column).and_then(|word| word.parse::<i32>().ok());
-        if pid.is_some_and(|pid| pids.contains(&pid)) {
-            let split = (titles.len() - 1).min(words.len());
-            let mut row: Vec<String> = words[..split].iter().map(|word| (*word).to_owned()).collect();
-            row.push(words[split..].join(" "));
-            processes.push(row);
+        let words: Vec<&str> = line.split_ascii_whitespace().collect();
+        let Some(pid) = words.get(column) else { continue };
+        if *pid != "-" {
+            inside = pid.parse().is_ok_and(|pid: i32| pids.contains(&pid));
+        }
+        if inside {
+            processes.push(row(&words, titles.len()));
         }
     }
     Ok(ContainerTopResponse { titles: Some(titles), processes: Some(processes) })
+}
+
+/// As many cells as there are titles: the last one takes what is left.
+fn row(words: &[&str], cells: usize) -> Vec<String> {
+    let (first, rest) = words.split_at((cells - 1).min(words.len()));
+    let mut row: Vec<String> = first.iter().map(|word| (*word).to_owned()).collect();
+    row.push(rest.join(" "));
+    row
 }
 
 fn empty_cpu() -> Value {
@@ -112,6 +149,8 @@ fn cpu(data: &Value) -> Value {
     let number = |value: &Value| value.as_u64().unwrap_or_default();
     let usage = &data["cpu"]["usage"];
     let throttling = &data["cpu"]["throttling"];
+    // The second version of control groups counts it in microseconds, the first in nanoseconds.
+    let unit = if data["io"].is_string() { 1000 } else { 1 };
     let mut shown = json!({
         "cpu_usage": {
             "total_usage": number(&usage["total"]),
@@ -123,7 +162,7 @@ fn cpu(data: &Value) -> Value {
         "throttling_data": {
             "periods": number(&throttling["periods"]),
             "throttled_periods": number(&throttling["throttledPeriods"]),
-            "throttled_time": number(&throttling["throttledTime"]),
+            "throttled_time": number(&throttling["throttledTime"]) * unit,
         },
     });
     if let Some(each) = usage["percpu"].as_array().filter(|each| !each.is_empty()) {
@@ -174,8 +213,33 @@ fn empty_blkio() -> Value {
 
 fn blkio(data: &Value) -> Value {
     let mut shown = empty_blkio();
-    shown["io_service_bytes_recursive"] = operations(&data["blkio"]["ioServiceBytesRecursive"]);
+    shown["io_service_bytes_recursive"] = match data["io"].as_str() {
+        Some(text) => devices(text),
+        None => operations(&data["blkio"]["ioServiceBytesRecursive"]),
+    };
     shown
+}
+
+/// Lines of the second version of control groups: `8:0 rbytes=1 wbytes=2 rios=3 …`.
+fn devices(text: &str) -> Value {
+    let mut shown = Vec::new();
+    for line in text.lines() {
+        let mut words = line.split_whitespace();
+        let device = words.next().and_then(|device| device.split_once(':'));
+        let Some((Ok(major), Ok(minor))) = device.map(|(a, b)| (a.parse::<u64>(), b.parse::<u64>())) else {
+            continue;
+        };
+        for (key, value) in words.filter_map(|word| word.split_once('=')) {
+            let operation = match key {
+                "rbytes" => "read",
+                "wbytes" => "write",
+                _ => continue,
+            };
+            let value = value.parse::<u64>().unwrap_or_default();
+            shown.push(json!({ "major": major, "minor": minor, "op": operation, "value": value }));
+        }
+    }
+    json!(shown)
 }
 
 /// With docker's names of operations.
@@ -209,7 +273,9 @@ fn interfaces(pid: i32) -> HashMap<String, Value> {
 
 #[cfg(test)]
 mod tests {
-    use super::table;
+    use serde_json::json;
+
+    use super::{blkio, check_arguments, cpu, table};
 
     #[test]
     fn the_table_has_only_the_containers_processes() {
@@ -218,5 +284,39 @@ mod tests {
         assert_eq!(shown.titles.unwrap(), ["UID", "PID", "PPID", "CMD"]);
         assert_eq!(shown.processes.unwrap(), [["root", "7", "1", "sleep 1 2"]]);
         assert!(table("UID CMD\n", &[1]).is_err());
+    }
+
+    #[test]
+    fn threads_follow_their_process() {
+        let shown = table("PID CMD\n1 init\n- -\n7 sleep\n- a\n- b\n8 x\n- c\n", &[7]).unwrap();
+        assert_eq!(shown.processes.unwrap(), [["7", "sleep"], ["-", "a"], ["-", "b"]]);
+    }
+
+    #[test]
+    fn no_other_column_is_called_pid() {
+        assert!(check_arguments("-eo pid=PID,cmd").is_ok() && check_arguments("aux").is_ok());
+        let error = check_arguments("-eo cmd=PID").unwrap_err();
+        assert_eq!(error.message(), "specifying \"cmd=PID\" is not allowed");
+    }
+
+    #[test]
+    fn both_versions_of_control_groups_give_the_same_shape() {
+        let second = json!({
+            "io": "8:0 rbytes=5 wbytes=6 rios=1\nx\n",
+            "cpu": { "usage": { "total": 9 }, "throttling": { "throttledTime": 3 } },
+        });
+        let expected = json!([
+            { "major": 8, "minor": 0, "op": "read", "value": 5 },
+            { "major": 8, "minor": 0, "op": "write", "value": 6 },
+        ]);
+        assert_eq!(blkio(&second)["io_service_bytes_recursive"], expected);
+        assert_eq!(cpu(&second)["throttling_data"]["throttled_time"], 3000);
+        let first = json!({
+            "blkio": { "ioServiceBytesRecursive": [{ "major": 8, "minor": 0, "op": "Read", "value": 5 }] },
+            "cpu": { "usage": { "total": 9, "percpu": [4, 5] }, "throttling": { "throttledTime": 3 } },
+        });
+        assert_eq!(blkio(&first)["io_service_bytes_recursive"], json!([expected[0]]));
+        assert_eq!(cpu(&first)["throttling_data"]["throttled_time"], 3);
+        assert_eq!(cpu(&first)["cpu_usage"]["percpu_usage"], json!([4, 5]));
     }
 }

@@ -282,7 +282,7 @@ impl Engine {
             attach_stderr: Some(true),
             ..Default::default()
         };
-        let mut running = self.run_exec(container, &config).await?;
+        let mut running = self.run_exec(container, &config).await.map_err(|(_, error)| error)?;
         let mut output = Vec::new();
         if let Some(streams) = &mut running.exec.streams {
             while let Some(frame) = streams.output.recv().await {

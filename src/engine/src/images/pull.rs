@@ -34,14 +34,14 @@ impl Engine {
         let path = reference.repository().to_owned();
         let first = json!({ "status": format!("Pulling from {path}"), "id": reference.version() });
         let engine = self.clone();
-        Told::run(Way::Pull, first, move |told, leave| engine.pull(&reference, platform, auth, told, leave))
+        Told::run(Way::Pull, first, move |told, leave| engine.pull(&reference, &platform, auth, told, leave))
             .await
     }
 
     fn pull(
         &self,
         reference: &Reference,
-        platform: Platform,
+        platform: &Platform,
         auth: Option<AuthConfig>,
         told: &Told,
         leave: &Arc<AtomicBool>,
@@ -51,7 +51,7 @@ impl Engine {
         let pulled = client.pull(self.store(), reference, &how, told);
         let pulled = pulled.map_err(|error| refused(error, reference))?;
         told.start();
-        unpack(self.store(), &pulled.descriptor, &platform, told)?;
+        unpack(self.store(), &pulled.descriptor, platform, told)?;
         let shown = familiar(&pulled.name);
         self.shared().events.image("pull", &shown, &reference.familiar_name());
         let news = match pulled.is_known && pulled.fetched == 0 {

@@ -5,7 +5,7 @@ use knarr_oci::{Descriptor, ImageIndex, MAX_MANIFEST_BYTES, Platform, Reference}
 use knarr_registry::RegistryError;
 use knarr_registry::client::{Client, Push};
 use knarr_store::Store;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::pull::{is_index, is_whole};
 use super::told::{Told, Way};

@@ -58,13 +58,13 @@ impl Told {
             leave: leave.clone(),
         };
         let watched = leave.clone();
-        let watch = tokio::spawn(async move {
+        let watch = Watch(tokio::spawn(async move {
             sender.closed().await;
             watched.store(true, Ordering::Relaxed);
-        });
+        }));
         tokio::task::spawn_blocking(move || {
             let outcome = work(&told, &leave);
-            watch.abort();
+            drop(watch);
             match outcome {
                 Ok(lines) => {
                     told.start();
@@ -122,7 +122,18 @@ impl Told {
         }
         let status = if self.way == Way::Pull { "Downloading" } else { "Pushing" };
         let detail = json!({ "current": bytes, "total": layer.size });
-        self.say(json!({ "status": status, "progressDetail": detail, "id": short(layer) }));
+        let line = json!({ "status": status, "progressDetail": detail, "id": short(layer) });
+        // This may be a thread that must not wait; whoever reads slowly is told of a later state.
+        let _ = self.sender.try_send(Ok(line));
+    }
+}
+
+/// Looks whether somebody still listens. It holds the stream open, so it ends with the work, however that ends.
+struct Watch(tokio::task::JoinHandle<()>);
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 

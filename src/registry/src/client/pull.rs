@@ -79,7 +79,8 @@ impl Client {
         let referrers = if how.referrers { from.referrers(store, &mut tree)? } else { Vec::new() };
         let missing = missing(store, &tree.blobs);
         let bytes = missing.iter().map(|blob| blob.size).fold(0, u64::saturating_add);
-        progress.begin(&root, &tree.blobs);
+        let coming: Vec<Descriptor> = tree.blobs.iter().filter(|blob| !store.has(blob)).cloned().collect();
+        progress.begin(&root, &coming);
         progress.expect_bytes(bytes);
         tree.blobs
             .iter()

@@ -480,6 +480,10 @@ impl Shim {
                     let _ = writeln!(io::stderr(), "knarr shim: {}", crate::chain(&error));
                 }
                 self.started = true;
+                // What is done to a container that runs is the engine's: it locks it each time.
+                if let Some(container) = &mut self.container {
+                    container.unlock();
+                }
                 self.tell(number, &Answer::Started { pid: self.programs[0].pid });
             }
             Err(error) => self.refuse(number, &error),

@@ -57,6 +57,11 @@ impl Place {
         Ok(meta)
     }
 
+    /// Where that lies which is to be copied.
+    pub(super) fn source(&self, root: &Root) -> Result<String, EngineError> {
+        if self.follows { follow(root, &self.inside) } else { Ok(self.inside.clone()) }
+    }
+
     /// What docker's clients are told of it.
     pub(super) fn stat(&self, root: &Root, container: &str) -> Result<Value, EngineError> {
         let meta = self.meta(root, container)?;

@@ -40,7 +40,8 @@ const CAPABILITIES: [&str; 14] = [
     "CAP_KILL",
     "CAP_AUDIT_WRITE",
 ];
-const MASKED: [&str; 12] = [
+/// Files of the kernel that no container sees.
+pub(super) const MASKED: [&str; 12] = [
     "/proc/acpi",
     "/proc/asound",
     "/proc/interrupts",
@@ -54,7 +55,9 @@ const MASKED: [&str; 12] = [
     "/sys/devices/virtual/powercap",
     "/sys/firmware",
 ];
-const READ_ONLY: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+/// Those that none can change.
+pub(super) const READ_ONLY: [&str; 5] =
+    ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 /// `c 1:5`: which devices every container may use, beside making any.
 const DEVICES: [(u32, Option<u32>); 9] = [
@@ -82,6 +85,8 @@ pub(crate) struct Joined {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Facts {
     directory: PathBuf,
+    /// What ends with the machine.
+    run: PathBuf,
     sandbox: Option<PathBuf>,
     joined: Joined,
     images: Vec<ExtraOverlay>,
@@ -112,7 +117,7 @@ impl Facts {
         sandbox: Option<PathBuf>,
         joined: Joined,
         images: &[ExtraOverlay],
-        _options: &Options,
+        options: &Options,
     ) -> Result<Self, EngineError> {
         let mut devices = Vec::new();
         for mapping in record.host.devices.iter().flatten() {
@@ -134,6 +139,7 @@ impl Facts {
         }
         Ok(Self {
             directory: directory.to_owned(),
+            run: options.run.clone(),
             sandbox,
             joined,
             images: images.to_vec(),
@@ -338,10 +344,10 @@ fn mounts(record: &Record, facts: &Facts) -> Result<Vec<Value>, EngineError> {
         if target == "/dev/shm" && ipc == "none" {
             continue;
         }
-        if matches!(target, "/dev/shm" | "/dev/mqueue") && (ipc == "host" || facts.joined.ipc.is_some()) {
-            let source =
-                facts.joined.ipc.map_or_else(|| target.to_owned(), |pid| format!("/proc/{pid}/root{target}"));
-            all.push(mount(target, "bind", &source, words("rbind nosuid noexec nodev")));
+        if target == "/dev/shm"
+            && let Some(shared) = shared_memory(ipc, &record.id, &facts.run)
+        {
+            all.push(mount(target, "bind", &shared, words("rbind nosuid noexec nodev")));
             continue;
         }
         all.push(mount(target, kind, source, options));
@@ -360,6 +366,16 @@ fn mounts(record: &Record, facts: &Facts) -> Result<Vec<Value>, EngineError> {
         all.push(own_mount(record, &mut images)?);
     }
     Ok(all)
+}
+
+/// Where the shared memory of a container lies that others see, too: the host's, its own, or another one's.
+fn shared_memory(ipc: &str, id: &str, run: &Path) -> Option<String> {
+    let of = |id: &str| run.join("shm").join(id).display().to_string();
+    match ipc {
+        "host" => Some("/dev/shm".to_owned()),
+        "shareable" => Some(of(id)),
+        _ => ipc.strip_prefix("container:").map(of),
+    }
 }
 
 fn own_mount<'a>(

@@ -1,0 +1,24 @@
+//! The engine: the real daemon, driven by the real docker CLI and by our own.
+//!
+//! Each test has a daemon of its own in its own network namespace. `docker` is the long conversation, `survival` what a crash
+//! must not lose, `faults` what clients and the machine do to it.
+
+mod docker;
+mod faults;
+mod knarr;
+mod survival;
+
+use crate::support::engine::has_docker;
+
+/// Whether these tests can run here; says so when not.
+fn ready() -> bool {
+    if !crate::support::privileged() {
+        crate::support::skipped("needs root and mount namespaces");
+        return false;
+    }
+    if !has_docker() {
+        crate::support::skipped("needs the docker CLI");
+        return false;
+    }
+    true
+}

@@ -1,0 +1,200 @@
+//! A daemon of its own for a test: own root, own socket, own network namespace. What it made is gone with it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use super::succeed;
+
+/// How long a daemon may take to answer, on a machine that does other things, too.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A daemon that runs.
+pub(crate) struct Daemon {
+    dir: tempfile::TempDir,
+    child: Child,
+}
+
+impl Daemon {
+    /// Starts one, with an image of busybox that is called `bb`.
+    pub(crate) fn start() -> Self {
+        let dir = tempfile::Builder::new().prefix("knarr-engine-").tempdir().unwrap();
+        fs::create_dir(dir.path().join("docker")).unwrap();
+        let child = spawn(dir.path());
+        let daemon = Self { dir, child };
+        daemon.await_socket();
+        daemon.import();
+        daemon
+    }
+
+    /// Where it keeps all that it has.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.dir.path().join("root")
+    }
+
+    /// Its process.
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    fn socket(&self) -> PathBuf {
+        self.dir.path().join("run/knarr.sock")
+    }
+
+    fn await_socket(&self) {
+        let begun = Instant::now();
+        while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
+            assert!(begun.elapsed() < PATIENCE, "the daemon does not answer: {}", self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// What the daemon has said.
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+    }
+
+    fn import(&self) {
+        let root = self.dir.path().join("bb");
+        for directory in ["bin", "etc", "tmp", "root", "proc", "sys", "dev"] {
+            fs::create_dir_all(root.join(directory)).unwrap();
+        }
+        fs::copy("/bin/busybox", root.join("bin/busybox")).unwrap();
+        succeed(Command::new("chroot").arg(&root).args(["/bin/busybox", "--install", "-s", "/bin"]));
+        fs::write(root.join("etc/passwd"), "root:x:0:0:root:/root:/bin/sh\nwww:x:33:33::/tmp:/bin/sh\n")
+            .unwrap();
+        fs::write(root.join("etc/group"), "root:x:0:\nwww:x:33:\n").unwrap();
+        let tarball = self.dir.path().join("bb.tar");
+        succeed(Command::new("tar").arg("-C").arg(&root).arg("-cf").arg(&tarball).arg("."));
+        succeed(self.docker_command(&["import", "-c", "CMD [\"sh\"]"]).arg(&tarball).arg("bb"));
+    }
+
+    fn docker_command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new("docker");
+        command.args(arguments).env("DOCKER_HOST", format!("unix://{}", self.socket().display()));
+        command.env("DOCKER_CONFIG", self.dir.path().join("docker")).env("HOME", self.dir.path());
+        command.current_dir(self.dir.path()).stdin(Stdio::null());
+        command
+    }
+
+    /// The real docker CLI against it.
+    pub(crate) fn docker(&self, arguments: &[&str]) -> Output {
+        self.docker_command(arguments).output().unwrap()
+    }
+
+    /// What docker prints, which must succeed.
+    pub(crate) fn ask(&self, arguments: &[&str]) -> String {
+        let output = self.docker(arguments);
+        let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "docker {arguments:?}: {out}{err}\n{}", self.log());
+        out.trim().to_owned()
+    }
+
+    /// Our own CLI against it.
+    pub(crate) fn knarr(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_knarr"));
+        command.arg("-H").arg(format!("unix://{}", self.socket().display())).args(arguments);
+        command.current_dir(self.dir.path()).stdin(Stdio::null()).output().unwrap()
+    }
+
+    /// Sends bytes to its socket, and answers with what comes back until the connection is closed.
+    pub(crate) fn connect(&self) -> std::os::unix::net::UnixStream {
+        std::os::unix::net::UnixStream::connect(self.socket()).unwrap()
+    }
+
+    /// Runs a program of busybox in the daemon's network namespace: what a neighbour of its containers sees.
+    pub(crate) fn outside(&self, arguments: &[&str]) -> Output {
+        let net = format!("--net=/proc/{}/ns/net", self.child.id());
+        Command::new("nsenter").arg(net).arg("busybox").args(arguments).output().unwrap()
+    }
+
+    /// Ends it without a word, as a crash does.
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// It was killed from elsewhere: its end is waited for.
+    pub(crate) fn kill_is_done(&mut self) {
+        self.child.wait().unwrap();
+    }
+
+    /// Starts it again, in the network namespace that it had: the machine has not changed.
+    pub(crate) fn restart(&mut self, holder: &Holder) {
+        self.child =
+            spawn_in(self.dir.path(), &["nsenter", &format!("--net=/proc/{}/ns/net", holder.0.id())]);
+        self.await_socket();
+    }
+
+    /// Keeps its network namespace while it is not there.
+    pub(crate) fn hold(&self) -> Holder {
+        let net = format!("--net=/proc/{}/ns/net", self.child.id());
+        let holder = Holder(Command::new("nsenter").args([&net, "sleep", "1000"]).spawn().unwrap());
+        let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
+        while namespace(holder.0.id()) != namespace(self.child.id()) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        holder
+    }
+
+    /// Mounts, sandboxes and control groups that are left of its containers.
+    pub(crate) fn leftovers(&self) -> Vec<String> {
+        let here = self.dir.path().display().to_string();
+        let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", self.child.id())).unwrap_or_default();
+        let mut all: Vec<String> =
+            mounts.lines().filter(|line| line.contains(&here)).map(str::to_owned).collect();
+        for directory in ["run/netns", "run/oci", "run/shim", "root/containers"] {
+            let entries = fs::read_dir(self.dir.path().join(directory)).into_iter().flatten().flatten();
+            all.extend(entries.map(|entry| entry.path().display().to_string()));
+        }
+        all
+    }
+}
+
+/// Keeps a network namespace.
+pub(crate) struct Holder(Child);
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        // It may have been ended by who looks for leftovers.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn spawn(dir: &Path) -> Child {
+    spawn_in(dir, &["unshare", "-n"])
+}
+
+fn spawn_in(dir: &Path, around: &[&str]) -> Child {
+    let log = fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
+    let mut command = Command::new(around[0]);
+    command.args(&around[1..]).args(["busybox", "sh", "-c", "ip link set lo up; exec \"$0\" \"$@\""]);
+    command.arg(env!("CARGO_BIN_EXE_knarr")).args(["daemon", "--root"]).arg(dir.join("root"));
+    command.arg("--run-dir").arg(dir.join("run")).stdin(Stdio::null());
+    command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let ids = self.docker(&["ps", "-aq"]);
+        let ids = String::from_utf8_lossy(&ids.stdout).into_owned();
+        let ids: Vec<&str> = ids.split_whitespace().collect();
+        if !ids.is_empty() {
+            self.docker(&[&["rm", "-f", "-v"][..], &ids].concat());
+        }
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        // It may have been killed by the test.
+        let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
+        let _ = self.child.wait();
+        if std::thread::panicking() {
+            std::io::Write::write_all(&mut std::io::stderr(), self.log().as_bytes()).unwrap_or_default();
+        }
+    }
+}
+
+/// Whether the docker CLI is here.
+pub(crate) fn has_docker() -> bool {
+    Command::new("docker").arg("--version").output().is_ok_and(|output| output.status.success())
+}

@@ -243,6 +243,29 @@ fn bad_recipes_are_explained() {
 }
 
 #[test]
+fn what_is_no_file_is_refused_and_not_left_out() {
+    needs_root!();
+    let mirror = mirror();
+    fs::create_dir_all(mirror.path("context/things/inside")).unwrap();
+    for pipe in ["context/pipe", "context/things/inside/pipe"] {
+        succeed(Command::new("mkfifo").arg(mirror.path(pipe)));
+    }
+    let _socket = std::os::unix::net::UnixListener::bind(mirror.path("context/socket")).unwrap();
+    for (from, expected) in [
+        ("pipe", "\"pipe\": it is a named pipe"),
+        ("things", "\"things/inside/pipe\": it is a named pipe"),
+        ("socket", "\"socket\": it is a socket"),
+    ] {
+        let recipe = format!(
+            "suite = \"SUITE\"\npackages = [\"base-files-\", \"base\"]\n[production]\n[[file]]\npath = \"/x\"\nfrom = \"{from}\"\n"
+        );
+        let mut command = build(&mirror, "app", &recipe);
+        let said = fail(command.arg("--context").arg(mirror.path("context")), 83);
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[test]
 fn archives_go_to_other_tools_and_back() {
     needs_root!();
     let mirror = mirror();

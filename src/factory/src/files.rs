@@ -64,8 +64,12 @@ pub fn key(mut key: KeyMaker, files: &[File], context: &Context) -> Result<KeyMa
 
 /// Whether a path of the context is a directory, and the digest of a file's content, or of all that is in a directory.
 pub fn digest(context: &Context, from: &str) -> Result<(bool, Digest), FactoryError> {
-    if context.check(from)? == Kind::Directory {
-        return Ok((true, tree_key(KeyMaker::tree(), &context.root, from, 0)?.finish()));
+    match context.check(from)? {
+        Kind::File => {}
+        Kind::Directory => {
+            return Ok((true, tree_key(KeyMaker::tree(), &context.root, from, 0)?.finish()));
+        }
+        kind => return Err(no_file(from, kind)),
     }
     let mut content = DigestReader::new(context.root.open_file(from)?);
     let fail = |source| FactoryError::File { doing: "read", path: context.root.path().join(from), source };
@@ -88,6 +92,7 @@ fn tree_key(key: KeyMaker, root: &Root, path: &str, depth: usize) -> Result<KeyM
             .iter()
             .try_fold(key, |key, name| tree_key(key, root, &format!("{path}/{name}"), depth + 1)),
         Kind::Symlink => Ok(key.with(&root.read_link(path)?)),
+        kind if kind != Kind::File => Err(no_file(path, kind)),
         _ => {
             let mut content = DigestReader::new(root.open_file(path)?);
             let fail = |source| FactoryError::File { doing: "read", path: root.path().join(path), source };
@@ -215,11 +220,22 @@ fn copy_tree(
                 root.set_xattr(to, &key, &value)?;
             }
         }
-        // Sockets, pipes and devices are of a running system.
+        // Sockets, pipes and devices that a stage's programs left are of a running system. Those that a recipe adds
+        // from its context were refused when the context was read for the key.
         _ => return Ok(()),
     }
     // Times of a checkout or a compiler's run say nothing: everything is as old as the build says.
     Ok(root.set_mtime(to, time.0)?)
+}
+
+fn no_file(from: &str, kind: Kind) -> FactoryError {
+    let what = match kind {
+        Kind::Fifo => "a named pipe",
+        Kind::Socket => "a socket",
+        _ => "a device",
+    };
+    let reason = format!("it is {what}; only files, directories and links can be added");
+    FactoryError::Context { from: from.to_owned(), reason }
 }
 
 fn copy_host_file(from: &PathBuf, root: &Root, to: &str, mode: u32) -> Result<(), FactoryError> {

@@ -14,6 +14,7 @@ use knarr_oci::{
 };
 use knarr_tree::root::Root;
 
+use crate::layers::{CHAIN, chain_ids};
 use crate::store::fail;
 use crate::{Store, StoreError};
 
@@ -24,6 +25,8 @@ pub struct Reach {
     pub blobs: BTreeMap<Digest, u64>,
     /// What the layers unpack to.
     pub diff_ids: BTreeSet<Digest>,
+    /// What the layers are together with all below them.
+    pub chain_ids: BTreeSet<Digest>,
 }
 
 const MAX_DEPTH: usize = 8;
@@ -52,6 +55,7 @@ impl Reach {
         self.blobs.extend(manifest.layers.iter().map(|layer| (layer.digest, layer.size)));
         if media_type::is_config(&manifest.config.media_type) && store.has(&manifest.config) {
             let config = ImageConfig::parse(&store.read(&manifest.config, MAX_CONFIG_BYTES)?)?;
+            self.chain_ids.extend(chain_ids(&config.rootfs.diff_ids));
             self.diff_ids.extend(config.rootfs.diff_ids);
         }
         Ok(())
@@ -182,8 +186,8 @@ pub fn prune(store: &Store, which: Which, wait: bool) -> Result<Option<Pruned>, 
             pruned.bytes += size;
         }
     }
-    for (diff_id, path) in unpacked(store)? {
-        if !reach.diff_ids.contains(&diff_id) {
+    for (layer, path) in unpacked(store)? {
+        if !layer.is_needed(&reach) {
             remove_tree(&path)?;
             pruned.layers += 1;
         }
@@ -273,12 +277,36 @@ fn blobs(store: &Store) -> Result<Vec<(Digest, PathBuf, u64)>, StoreError> {
     Ok(found)
 }
 
-fn unpacked(store: &Store) -> Result<Vec<(Digest, PathBuf)>, StoreError> {
+/// A layer that is unpacked.
+enum Unpacked {
+    /// Alone, by what it unpacks to.
+    Alone(Digest),
+    /// For one chain of layers.
+    InChain(Digest),
+}
+
+impl Unpacked {
+    fn parse(name: &str) -> Option<Self> {
+        match name.strip_prefix(CHAIN) {
+            Some(chain_id) => chain_id.parse().ok().map(Self::InChain),
+            None => name.parse().ok().map(Self::Alone),
+        }
+    }
+
+    fn is_needed(&self, reach: &Reach) -> bool {
+        match self {
+            Self::Alone(diff_id) => reach.diff_ids.contains(diff_id),
+            Self::InChain(chain_id) => reach.chain_ids.contains(chain_id),
+        }
+    }
+}
+
+fn unpacked(store: &Store) -> Result<Vec<(Unpacked, PathBuf)>, StoreError> {
     let directory = store.path().join("layers");
     let mut found = Vec::new();
     for entry in fs::read_dir(&directory).map_err(fail("read", &directory))?.flatten() {
-        if let Ok(digest) = entry.file_name().to_string_lossy().parse::<Digest>() {
-            found.push((digest, entry.path()));
+        if let Some(layer) = Unpacked::parse(&entry.file_name().to_string_lossy()) {
+            found.push((layer, entry.path()));
         }
     }
     Ok(found)
@@ -400,8 +428,8 @@ pub fn check(store: &Store) -> Result<Vec<Finding>, StoreError> {
                 .push(Finding { broken, text: format!("blob {digest}: its bytes have the digest {found}") });
         }
     }
-    for (diff_id, path) in unpacked(store)? {
-        if !reach.diff_ids.contains(&diff_id) {
+    for (layer, path) in unpacked(store)? {
+        if !layer.is_needed(&reach) {
             let text = format!("unpacked layer {}: no image needs it", path.display());
             findings.push(Finding { broken: false, text });
         }

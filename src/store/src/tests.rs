@@ -358,3 +358,5 @@ fn an_image_that_is_here_for_another_machine_only_is_told_so() {
     let damaged = store.image(&put(vec![elsewhere]), &platform());
     assert!(matches!(damaged, Err(StoreError::MissingBlob { .. })));
 }
+
+mod overlay;

@@ -5,7 +5,7 @@
 //!
 //! Spec: OCI image-spec, "Image Layer Filesystem Changeset" (whiteouts); kernel overlayfs documentation.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, Read, Write};
 
 use knarr_base::{Digest, DigestWriter};
@@ -178,6 +178,37 @@ pub fn unpack_for_overlay(
     }
     settle(root, &entries)?;
     Ok(entries)
+}
+
+/// The single paths that a layer hides and has nothing at itself.
+#[must_use]
+pub fn hidden_paths(entries: &[Entry]) -> Vec<String> {
+    let written = written_paths(entries);
+    let single = entries.iter().filter_map(|entry| match hidden(&entry.path) {
+        Some(Hidden::Path(path)) if !written.contains(&path) => Some(path),
+        _ => None,
+    });
+    single.collect()
+}
+
+/// Whether a layer speaks of what only lower layers have, so that unpacked alone it would be something else: it has
+/// something in a directory that it has no entry for, another name of a file that it does not have, or a path that is
+/// now a directory and now none.
+#[must_use]
+pub fn leans(entries: &[Entry]) -> bool {
+    let mut kinds: HashMap<&str, Kind> = HashMap::new();
+    for entry in entries.iter().filter(|entry| entry.written) {
+        let old = kinds.insert(&entry.path, entry.kind);
+        if old.is_some_and(|old| (old == Kind::Directory) != (entry.kind == Kind::Directory)) {
+            return true;
+        }
+    }
+    let mine = entries.iter().filter(|entry| !is_of_aufs(&entry.path) && entry.path != OPAQUE);
+    mine.into_iter().any(|entry| {
+        let parent = entry.path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        let strange = !parent.is_empty() && kinds.get(parent) != Some(&Kind::Directory);
+        strange || (entry.kind == Kind::HardLink && entry.written && !kinds.contains_key(entry.link.as_str()))
+    })
 }
 
 /// A path of a listing.

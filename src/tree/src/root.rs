@@ -80,6 +80,18 @@ impl Root {
         Ok(Self { fd, path: path.to_owned() })
     }
 
+    /// The top of a mount that has no path on the host; `path` is what it is called.
+    pub fn of_mount(mount: BorrowedFd<'_>, path: &Path) -> Result<Self, TreeError> {
+        let flags = OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::RDONLY;
+        let fd = sys::openat(mount, ".", flags, Mode::empty());
+        let fd = fd.map_err(|error| TreeError::File {
+            doing: "open",
+            path: path.to_owned(),
+            source: error.into(),
+        })?;
+        Ok(Self { fd, path: path.to_owned() })
+    }
+
     /// The directory's path on the host.
     #[must_use]
     pub fn path(&self) -> &Path {

@@ -119,7 +119,7 @@ fn base_of(store: &Store, record: &Record) -> Result<Image, EngineError> {
     let root = descriptor_of(store, &record.image)?;
     let first = image_of(store, &root)?;
     let fits = |image: &Image| {
-        let top = image.config.rootfs.diff_ids.last().map(|diff_id| layers::overlay_path(store, *diff_id));
+        let top = layers::unpacked_path(store, &image.config.rootfs.diff_ids);
         top.as_ref() == record.layers.last()
     };
     if fits(&first) || !media_type::is_index(&root.media_type) {

@@ -523,8 +523,8 @@ fn check_host(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), E
     if host_network && host.port_bindings.as_ref().is_some_and(|ports| !ports.is_empty()) {
         warnings.push("Published ports are discarded when using host network mode".to_owned());
     }
-    if host.init == Some(true) && host.pid_mode.as_deref() == Some("host") {
-        warnings.push("an init in the host's process namespace reaps nothing".to_owned());
+    if host.init == Some(true) {
+        warnings.push("there is no init to put before the program yet: it runs as it is".to_owned());
     }
     Ok(())
 }

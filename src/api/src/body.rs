@@ -45,7 +45,8 @@ pub(crate) async fn read<T: DeserializeOwned>(request: http::Request<Body>) -> R
     typed(without_nulls(value))
 }
 
-fn typed<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
+/// A document as what it should be.
+pub(crate) fn typed<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
     serde_json::from_value(value).map_err(|error| ApiError::invalid(format!("invalid JSON: {error}")))
 }
 

@@ -38,9 +38,23 @@ pub(crate) async fn list(State(engine): State<Engine>, query: Query) -> Answer {
 }
 
 pub(crate) async fn create(State(engine): State<Engine>, query: Query, request: Request) -> Answer {
-    let body: ContainerCreateBody = body::read(request).await?;
+    let body: ContainerCreateBody = body::typed(with_mac_address(body::read(request).await?))?;
     let made = engine.create_container(query.get("name"), query.get("platform"), body).await?;
     body::json_with(StatusCode::CREATED, &made)
+}
+
+/// Before 1.44 a container had one MAC address: it is that of its place in the network of its mode.
+fn with_mac_address(mut body: Value) -> Value {
+    let Some(address) = body["MacAddress"].as_str().filter(|address| !address.is_empty()).map(str::to_owned)
+    else {
+        return body;
+    };
+    let mode = body["HostConfig"]["NetworkMode"].as_str().unwrap_or("default").to_owned();
+    let endpoint = &mut body["NetworkingConfig"]["EndpointsConfig"][mode];
+    if endpoint["MacAddress"].as_str().is_none_or(str::is_empty) {
+        endpoint["MacAddress"] = Value::String(address);
+    }
+    body
 }
 
 pub(crate) async fn inspect(State(engine): State<Engine>, Path(name): Path<String>, query: Query) -> Answer {
@@ -124,6 +138,19 @@ pub(crate) async fn remove(State(engine): State<Engine>, Path(name): Path<String
     body::nothing()
 }
 
+/// Removes `CONTAINER/ALIAS`: a link.
+pub(crate) async fn remove_link(
+    State(engine): State<Engine>,
+    Path((name, alias)): Path<(String, String)>,
+    query: Query,
+) -> Answer {
+    if !query.flag("link") {
+        return Err(ApiError::new(StatusCode::NOT_FOUND, "page not found"));
+    }
+    engine.remove_container(&format!("{name}/{alias}"), query.flag("force"), query.flag("v"), true).await?;
+    body::nothing()
+}
+
 pub(crate) async fn prune(State(engine): State<Engine>, query: Query) -> Answer {
     body::json(&engine.prune_containers(&query.filters()?).await?)
 }
@@ -172,7 +199,7 @@ pub(crate) async fn attach(
         stderr: query.flag("stderr"),
     };
     let attached = engine.attach_container(&name, wanted, query.get("detachKeys")).await?;
-    Ok(hijack::hijack(request, attached, version))
+    Ok(hijack::hijack(request, attached, version).await)
 }
 
 pub(crate) async fn logs(

@@ -43,12 +43,17 @@ pub(crate) async fn start(
         _ => None,
     };
     let wanted = ExecRequest { detach: config.detach == Some(true), size };
-    match engine.start_exec(&id, wanted).await? {
-        Some(attached) => {
-            Ok(hijack::hijack(Request::from_parts(parts, axum::body::Body::empty()), attached, version))
-        }
-        None => Ok(StatusCode::OK.into_response()),
+    if wanted.detach {
+        engine.start_exec(&id, wanted).await?;
+        return Ok(StatusCode::OK.into_response());
     }
+    let tty = engine.claim_exec(&id)?;
+    let request = Request::from_parts(parts, axum::body::Body::empty());
+    let start = async move {
+        let attached = engine.start_claimed_exec(&id, wanted).await;
+        attached.ok().flatten()
+    };
+    Ok(hijack::hijack_then(request, tty, version, start).await)
 }
 
 pub(crate) async fn resize(State(engine): State<Engine>, Path(id): Path<String>, query: Query) -> Answer {

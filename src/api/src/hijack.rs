@@ -21,19 +21,35 @@ const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
 const READ_BYTES: usize = 32 << 10;
 
 /// Gives a client the streams.
-pub(crate) fn hijack(mut request: Request<Body>, attached: Attached, version: Version) -> Response {
-    let kind = content_type(attached.tty, version);
+pub(crate) async fn hijack(request: Request<Body>, attached: Attached, version: Version) -> Response {
+    let tty = attached.tty;
+    hijack_then(request, tty, version, std::future::ready(Some(attached))).await
+}
+
+/// Gives a client the connection, and then the streams of what is started only then: what it writes at once must not come
+/// in one piece with the head of the answer, which clients read by other means.
+pub(crate) async fn hijack_then(
+    mut request: Request<Body>,
+    tty: bool,
+    version: Version,
+    start: impl Future<Output = Option<Attached>> + Send + 'static,
+) -> Response {
+    let kind = content_type(tty, version);
     if !wants_upgrade(request.headers()) {
-        return plain(attached, kind, request.into_body());
+        return match start.await {
+            Some(attached) => plain(attached, kind, request.into_body()),
+            None => ([(header::CONTENT_TYPE, kind)], Body::empty()).into_response(),
+        };
     }
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
-        match upgrade.await {
-            Ok(connection) => {
-                let (reader, writer) = tokio::io::split(TokioIo::new(connection));
-                relay(attached, reader, writer).await;
-            }
-            Err(error) => tracing::debug!(%error, "a client left before its connection was its own"),
+        let connection = match upgrade.await {
+            Ok(connection) => connection,
+            Err(error) => return tracing::debug!(%error, "a client left before its connection was its own"),
+        };
+        if let Some(attached) = start.await {
+            let (reader, writer) = tokio::io::split(TokioIo::new(connection));
+            relay(attached, reader, writer).await;
         }
     });
     let headers = [(header::CONNECTION, "Upgrade"), (header::UPGRADE, "tcp"), (header::CONTENT_TYPE, kind)];

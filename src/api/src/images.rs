@@ -75,7 +75,8 @@ pub(crate) fn auth(headers: &HeaderMap) -> Result<Option<AuthConfig>, ApiError> 
 
 pub(crate) async fn load(State(engine): State<Engine>, query: Query, request: Request) -> Answer {
     let tarball = body::reader(request.into_body());
-    body::lines(engine.load_images(query.flag("quiet"), tarball).await?).await
+    // Clients look for what is wrong with an archive among the lines.
+    Ok(body::lines_now(None, engine.load_images(query.flag("quiet"), tarball).await?))
 }
 
 pub(crate) async fn save(State(engine): State<Engine>, query: Query) -> Answer {

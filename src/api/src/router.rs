@@ -24,6 +24,7 @@ fn of_containers() -> Router<Engine> {
         .route("/containers/create", post(containers::create))
         .route("/containers/prune", post(containers::prune))
         .route("/containers/{id}", axum::routing::delete(containers::remove))
+        .route("/containers/{id}/{alias}", axum::routing::delete(containers::remove_link))
         .route("/containers/{id}/json", get(containers::inspect))
         .route("/containers/{id}/top", get(containers::top))
         .route("/containers/{id}/logs", get(containers::logs))
@@ -93,6 +94,8 @@ fn of_what_is_not_here() -> Router<Engine> {
         .route("/containers/{id}/checkpoints/{checkpoint}", any(system::no_checkpoints))
         .route("/plugins/{*rest}", any(system::no_plugins))
         .route("/swarm", get(system::not_in_swarm))
+        .route("/swarm/leave", post(system::not_in_swarm))
+        .route("/swarm/update", post(system::not_in_swarm))
         .route("/swarm/{*rest}", any(system::no_swarm));
     for noun in ["nodes", "services", "tasks", "secrets", "configs"] {
         router = router

@@ -367,7 +367,8 @@ impl Engine {
         let mut place = Attachment { network_id: record.id().to_owned(), asked, endpoint: None };
         let running = container.record().state.running;
         if running {
-            let wanted = endpoint_request(&container.record(), record.name(), &place);
+            let mut wanted = endpoint_request(&container.record(), record.name(), &place);
+            wanted.links = self.links_of(&container.record(), record.name(), &place);
             let endpoint = self.shared().networks.connect(&container.id, record.id(), wanted).await?;
             place.endpoint = Some(endpoint);
             if record.name() != "bridge" {

@@ -1,5 +1,6 @@
 //! What start-ups need beside the container itself: volumes filled from the image, images that are mounted, names of others.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use knarr_tree::TreeError;
 use knarr_tree::root::Root;
 use knarr_tree::unpack::Kind;
 
-use super::record::Record;
+use super::record::{Attachment, Record};
 use super::spec::{self, Joined};
 use super::{Container, blocking};
 use crate::{Engine, EngineError};
@@ -113,6 +114,26 @@ impl Engine {
             }
         }
         all
+    }
+
+    /// Names that only this container knows in a network that users made: those of its place, and those of its request when it is the
+    /// network of its mode.
+    pub(crate) fn links_of(
+        &self,
+        record: &Record,
+        network: &str,
+        place: &Attachment,
+    ) -> BTreeMap<String, String> {
+        let of_mode = record.host.links.iter().flatten().filter(|_| record.network_mode() == network);
+        let of_place = place.asked.links.iter().flatten();
+        let links = of_place.chain(of_mode).filter(|_| network != "bridge");
+        links
+            .filter_map(|link| {
+                let (name, alias) = link.split_once(':').unwrap_or((link, link));
+                let other = self.shared().containers.find(name).ok()?;
+                Some((alias.rsplit('/').next().unwrap_or(alias).to_owned(), other.id.clone()))
+            })
+            .collect()
     }
 
     /// Writes a running container's hosts anew: its places in networks have changed.

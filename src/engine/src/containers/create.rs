@@ -148,7 +148,7 @@ impl Engine {
         let driver = given.typ.clone().filter(|driver| !driver.is_empty());
         if let Some(unknown) = driver.as_deref().filter(|driver| !LOG_DRIVERS.contains(driver)) {
             return Err(EngineError::invalid(format!(
-                "logger: no log driver named '{unknown}' is registered: expected json-file, local, journald or none"
+                "logger: no log driver named '{unknown}' is registered"
             )));
         }
         let usual = || options.log_options.clone().into_iter().collect();

@@ -106,17 +106,38 @@ impl Engine {
     /// # Errors
     /// It was started before, its container does not run, or its program cannot be run.
     pub async fn start_exec(&self, id: &str, request: ExecRequest) -> Result<Option<Attached>, EngineError> {
+        self.claim_exec(id)?;
+        self.start_claimed_exec(id, request).await
+    }
+
+    /// Whether an exec can be started; from now on nobody else can. Answers whether it has a terminal.
+    ///
+    /// # Errors
+    /// It was started before, or its container does not run.
+    pub fn claim_exec(&self, id: &str) -> Result<bool, EngineError> {
         let record = self.shared().containers.exec(id)?;
         let container = self.shared().containers.find(&record.container)?;
-        {
-            let mut state = record.lock();
-            if state.started {
-                let what = if state.running { "is already running" } else { "has already run" };
-                return Err(EngineError::conflict(format!("Error: Exec command {id} {what}")));
-            }
-            state.started = true;
-        }
         may_exec(&container)?;
+        let mut state = record.lock();
+        if state.started {
+            let what = if state.running { "is already running" } else { "has already run" };
+            return Err(EngineError::conflict(format!("Error: Exec command {id} {what}")));
+        }
+        state.started = true;
+        Ok(record.config.tty == Some(true))
+    }
+
+    /// Starts an exec that was claimed.
+    ///
+    /// # Errors
+    /// Detached, its program cannot be run; else its streams say so.
+    pub async fn start_claimed_exec(
+        &self,
+        id: &str,
+        request: ExecRequest,
+    ) -> Result<Option<Attached>, EngineError> {
+        let record = self.shared().containers.exec(id)?;
+        let container = self.shared().containers.find(&record.container)?;
         let config = ExecConfig {
             attach_stdin: Some(record.config.attach_stdin == Some(true) && !request.detach),
             console_size: request.size.map(|(width, height)| vec![usize::from(height), usize::from(width)]),

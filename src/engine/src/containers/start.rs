@@ -207,7 +207,8 @@ impl Engine {
         }
         let places = places_of(&container.record());
         for (name, attachment) in places {
-            let request = endpoint_request(&container.record(), &name, &attachment);
+            let mut request = endpoint_request(&container.record(), &name, &attachment);
+            request.links = self.links_of(&container.record(), &name, &attachment);
             let endpoint = networks.connect(&container.id, &attachment.network_id, request).await?;
             if let Some(place) = container.record().networks.get_mut(&name) {
                 place.endpoint = Some(endpoint);

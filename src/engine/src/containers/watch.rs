@@ -42,7 +42,6 @@ impl Engine {
             live.ended_by_hand
         };
         self.shared().containers.forget_execs_of(&container.id);
-        self.take_back(container).await;
         let again = !ended_by_hand && !self.is_closing() && restarts(&container.record(), exit.code);
         self.change(container, |record| {
             let state = &mut record.state;
@@ -52,8 +51,6 @@ impl Engine {
             if let Some(health) = state.health.as_mut().filter(|_| !again) {
                 health.status = Some(HealthStatusEnum::UNHEALTHY);
             }
-            record.ports.clear();
-            record.networks.values_mut().for_each(|place| place.endpoint = None);
         })
         .await;
         if exit.oom {
@@ -63,6 +60,7 @@ impl Engine {
         let lived = lived_s(&container.record()).to_string();
         let extra = [("exitCode", code.as_str()), ("execDuration", lived.as_str())];
         self.shared().events.container("die", &container.record(), &extra);
+        self.take_back(container).await;
         container.live.tell(|phase| {
             phase.running = false;
             phase.exits += 1;

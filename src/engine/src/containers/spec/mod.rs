@@ -263,6 +263,12 @@ fn environment(record: &Record, home: &str, given: &[String]) -> Vec<String> {
     if record.config.tty == Some(true) && !has("TERM") {
         all.push("TERM=xterm".to_owned());
     }
+    for link in record.host.links.iter().flatten().filter(|_| record.network_mode() == "bridge") {
+        let (_, alias) = link.split_once(':').unwrap_or((link, link));
+        let alias = alias.rsplit('/').next().unwrap_or(alias);
+        let name = alias.to_ascii_uppercase().replace('-', "_");
+        all.push(format!("{name}_NAME=/{}/{alias}", record.name));
+    }
     // A name without a value takes it away.
     all.extend(given.iter().filter(|entry| entry.contains('=')).cloned());
     if !has("HOME") {

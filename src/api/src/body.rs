@@ -140,6 +140,14 @@ pub(crate) fn lines_now(first: Option<Value>, stream: ValueStream) -> Response {
     ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(all)).into_response()
 }
 
+/// A stream that has but a failure.
+pub(crate) async fn only(error: EngineError) -> ValueStream {
+    let (sender, stream) = mpsc::channel(1);
+    // There is room for one, and the receiver is here.
+    let _ = sender.send(Err(error)).await;
+    stream
+}
+
 fn line(value: &Value) -> Bytes {
     Bytes::from(format!("{value}\r\n"))
 }

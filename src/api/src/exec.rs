@@ -7,6 +7,7 @@ use http::StatusCode;
 use knarr_engine::Engine;
 use knarr_engine::containers::ExecRequest;
 use knarr_engine::models::{ExecConfig, ExecStartConfig};
+use knarr_engine::stream::Attached;
 use serde_json::json;
 
 use crate::body;
@@ -47,11 +48,13 @@ pub(crate) async fn start(
         engine.start_exec(&id, wanted).await?;
         return Ok(StatusCode::OK.into_response());
     }
-    let tty = engine.claim_exec(&id)?;
+    engine.claim_exec(&id)?;
+    // What the start says counts for the frames, whatever the program has.
+    let tty = config.tty == Some(true);
     let request = Request::from_parts(parts, axum::body::Body::empty());
     let start = async move {
         let attached = engine.start_claimed_exec(&id, wanted).await;
-        attached.ok().flatten()
+        attached.ok().flatten().map(|attached| Attached { tty, ..attached })
     };
     Ok(hijack::hijack_then(request, tty, version, start).await)
 }

@@ -76,7 +76,11 @@ pub(crate) fn auth(headers: &HeaderMap) -> Result<Option<AuthConfig>, ApiError> 
 pub(crate) async fn load(State(engine): State<Engine>, query: Query, request: Request) -> Answer {
     let tarball = body::reader(request.into_body());
     // Clients look for what is wrong with an archive among the lines.
-    Ok(body::lines_now(None, engine.load_images(query.flag("quiet"), tarball).await?))
+    let lines = match engine.load_images(query.flag("quiet"), tarball).await {
+        Ok(lines) => lines,
+        Err(error) => body::only(error).await,
+    };
+    Ok(body::lines_now(None, lines))
 }
 
 pub(crate) async fn save(State(engine): State<Engine>, query: Query) -> Answer {

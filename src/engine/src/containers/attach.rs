@@ -246,6 +246,32 @@ impl Keys {
         sender
     }
 
+    /// Streams that end when the keys are typed; the program goes on.
+    pub(crate) fn part(self, attached: Attached) -> Attached {
+        let Attached { tty, output: mut frames, input } = attached;
+        let Some(input) = input else { return Attached { tty, output: frames, input: None } };
+        if !tty {
+            return Attached { tty, output: frames, input: Some(input) };
+        }
+        let detached = Arc::new(Notify::new());
+        let (sender, output) = mpsc::channel(DEPTH);
+        let typed = detached.clone();
+        let input = self.watch(input, tty, move || typed.notify_one());
+        tokio::spawn(async move {
+            loop {
+                let frame = tokio::select! {
+                    frame = frames.recv() => frame,
+                    () = detached.notified() => return,
+                };
+                let Some(frame) = frame else { return };
+                if sender.send(frame).await.is_err() {
+                    return;
+                }
+            }
+        });
+        Attached { tty, output, input: Some(input) }
+    }
+
     /// What of some input goes to the program, and whether the keys are complete. `seen` is how many of them came before.
     fn pass(&self, seen: &mut usize, bytes: &[u8]) -> (Vec<u8>, bool) {
         let mut passed = Vec::with_capacity(bytes.len());

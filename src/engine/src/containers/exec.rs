@@ -164,11 +164,7 @@ impl Engine {
         self.await_exec(&container, &record, running.exec.handle());
         let tty = config.tty == Some(true);
         let keys = Keys::parse(config.detach_keys.as_deref())?;
-        Ok(streams.filter(|_| !request.detach).map(|streams| Attached {
-            tty,
-            input: streams.input.map(|input| keys.watch(input, tty, || {})),
-            output: streams.output,
-        }))
+        Ok(streams.filter(|_| !request.detach).map(|streams| keys.part(Attached { tty, ..streams })))
     }
 
     fn await_exec(&self, container: &Arc<Container>, record: &Arc<ExecRecord>, exec: Exec) {

@@ -115,7 +115,9 @@ impl Place {
         let links = self.members.get(asker).map(|member| &member.links);
         let linked = links.and_then(|links| links.iter().find(|(alias, _)| is(alias)).map(|(_, id)| id));
         self.members.iter().filter_map(move |(id, member)| {
-            (linked == Some(id) || member.names.iter().any(|other| is(other))).then_some(member)
+            // Who is linked may come later than the link: then it is known by its name.
+            let is_linked = linked.is_some_and(|linked| linked == id || member.names.contains(linked));
+            (is_linked || member.names.iter().any(|other| is(other))).then_some(member)
         })
     }
 }

@@ -128,10 +128,11 @@ impl Engine {
         let of_place = place.asked.links.iter().flatten();
         let links = of_place.chain(of_mode).filter(|_| network != "bridge");
         links
-            .filter_map(|link| {
+            .map(|link| {
                 let (name, alias) = link.split_once(':').unwrap_or((link, link));
-                let other = self.shared().containers.find(name).ok()?;
-                Some((alias.rsplit('/').next().unwrap_or(alias).to_owned(), other.id.clone()))
+                let alias = alias.rsplit('/').next().unwrap_or(alias);
+                let known = self.shared().containers.find(name).map(|other| other.id.clone());
+                (alias.to_owned(), known.unwrap_or_else(|_| name.trim_start_matches('/').to_owned()))
             })
             .collect()
     }

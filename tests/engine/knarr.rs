@@ -69,5 +69,6 @@ fn dockers_verbs_are_ours() {
     );
     says(&daemon, &["info"], 0, &["Storage Driver", "Cgroup Driver: cgroupfs"]);
     says(&daemon, &["version"], 0, &["Client: Knarr", "Server: Knarr"]);
+    says(&daemon, &["images"], 1, &["works on this machine's own store"]);
     says(&daemon, &["container", "prune", "-f"], 0, &["Total reclaimed space"]);
 }

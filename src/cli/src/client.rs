@@ -258,6 +258,12 @@ pub(crate) fn query(pairs: &[(&str, Option<String>)]) -> String {
     if text.is_empty() { text } else { format!("?{text}") }
 }
 
+/// Whether the engine that was asked for is another one than this machine's own, whose images lie in this machine's store.
+pub(crate) fn elsewhere(flag: Option<&str>) -> Option<String> {
+    let own = format!("unix://{}", default_socket().display());
+    named_host(flag).filter(|host| *host != own)
+}
+
 /// The host that was asked for: by flag, by our variable, by docker's.
 pub(crate) fn named_host(flag: Option<&str>) -> Option<String> {
     let variable = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());

@@ -241,7 +241,30 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// Verbs of images work on this machine's store: another engine's images are not there.
+fn refuse_elsewhere(command: &Command, host: Option<&str>) -> anyhow::Result<()> {
+    let verb = match command {
+        Command::Images(_) => "images",
+        Command::Pull(_) => "pull",
+        Command::Push(_) => "push",
+        Command::Tag(_) => "tag",
+        Command::Rmi(_) => "rmi",
+        Command::Save(_) => "save",
+        Command::Load(_) => "load",
+        Command::Import(_) => "import",
+        Command::Image(_) => "image",
+        _ => return Ok(()),
+    };
+    match client::elsewhere(host) {
+        Some(host) => anyhow::bail!(
+            "`knarr {verb}` works on this machine's own store, and {host} is another engine: use `docker {verb}` there, or unset KNARR_HOST and DOCKER_HOST"
+        ),
+        None => Ok(()),
+    }
+}
+
 fn run(command: Command, host: Option<&str>, ui: &Ui) -> anyhow::Result<()> {
+    refuse_elsewhere(&command, host)?;
     match command {
         Command::OfContainer(verb) => container::run(&verb.into(), host, ui),
         Command::Container(command) => container::run(&command, host, ui),

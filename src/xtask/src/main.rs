@@ -1,8 +1,9 @@
 //! Chores: benchmarks and comparisons with peers.
 //!
-//! `cargo xtask bench bootstrap|image|run [ROUNDS]`, `bench size`, `recipes [NAME…]`, `resolve [N] [SEED]`, `compare [SUITE]`.
+//! `cargo xtask bench bootstrap|image|engine|run [ROUNDS]`, `bench size`, `recipes [NAME…]`, `resolve [N] [SEED]`, `compare [SUITE]`.
 
 mod bench;
+mod bench_engine;
 mod bench_image;
 mod bench_run;
 mod compare;
@@ -23,6 +24,9 @@ fn main() -> Result<()> {
         ["bench", "image", rest @ ..] => {
             bench_image::run(rest.first().map_or(Ok(3), |rounds| rounds.parse())?)
         }
+        ["bench", "engine", rest @ ..] => {
+            bench_engine::run(rest.first().map_or(Ok(30), |rounds| rounds.parse())?)
+        }
         ["bench", "run", rest @ ..] => bench_run::run(rest.first().map_or(Ok(40), |rounds| rounds.parse())?),
         ["bench", "size"] => size::run(),
         ["recipes", names @ ..] => twice::run(names),
@@ -33,7 +37,7 @@ fn main() -> Result<()> {
         }
         ["compare", rest @ ..] => compare::run(rest.first().unwrap_or(&"trixie")),
         _ => bail!(
-            "usage: cargo xtask bench bootstrap|image|run [ROUNDS] | bench size | recipes [NAME…] | resolve [N] [SEED] | compare [SUITE]"
+            "usage: cargo xtask bench bootstrap|image|engine|run [ROUNDS] | bench size | recipes [NAME…] | resolve [N] [SEED] | compare [SUITE]"
         ),
     }
 }

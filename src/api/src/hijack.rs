@@ -19,6 +19,8 @@ use crate::version::Version;
 const RAW: &str = "application/vnd.docker.raw-stream";
 const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
 const READ_BYTES: usize = 32 << 10;
+/// A client has so long to close its side when all is over.
+const FAREWELL: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Gives a client the streams.
 pub(crate) async fn hijack(request: Request<Body>, attached: Attached, version: Version) -> Response {
@@ -116,7 +118,7 @@ async fn relay(
     mut writer: impl AsyncWrite + Unpin,
 ) {
     let Attached { tty, mut output, input } = attached;
-    let typing = tokio::spawn(take_input(reader, input));
+    let mut typing = tokio::spawn(take_input(reader, input));
     while let Some(frame) = output.recv().await {
         let Ok(frame) = frame else { break };
         let sent = async {
@@ -129,19 +131,23 @@ async fn relay(
     }
     // The client may have closed it before.
     let _ = writer.shutdown().await;
-    typing.abort();
+    // A connection that is closed with something unread in it is reset: the client would see that instead of the end.
+    if tokio::time::timeout(FAREWELL, &mut typing).await.is_err() {
+        typing.abort();
+    }
 }
 
-async fn take_input(mut reader: impl AsyncRead + Unpin, input: Option<mpsc::Sender<Bytes>>) {
+/// Reads to the end, also what nobody takes any more.
+async fn take_input(mut reader: impl AsyncRead + Unpin, mut input: Option<mpsc::Sender<Bytes>>) {
     let mut buffer = vec![0; READ_BYTES];
     while let Ok(count) = reader.read(&mut buffer).await {
         if count == 0 {
             return;
         }
-        if let Some(input) = &input
-            && input.send(Bytes::copy_from_slice(&buffer[..count])).await.is_err()
+        if let Some(open) = &input
+            && open.send(Bytes::copy_from_slice(&buffer[..count])).await.is_err()
         {
-            return;
+            input = None;
         }
     }
 }

@@ -62,7 +62,7 @@ async fn type_in(mut writer: impl tokio::io::AsyncWrite + Unpin) {
 pub(crate) async fn show_raw(mut reader: impl AsyncRead + Unpin) -> anyhow::Result<()> {
     let mut buffer = vec![0; PIECE_BYTES];
     loop {
-        let count = reader.read(&mut buffer).await?;
+        let count = read_some(&mut reader, &mut buffer).await?;
         if count == 0 || !put(false, &buffer[..count])? {
             return Ok(());
         }
@@ -75,18 +75,30 @@ pub(crate) async fn show_frames(mut reader: impl AsyncRead + Unpin) -> anyhow::R
     let mut buffer = vec![0; PIECE_BYTES];
     loop {
         match reader.read_exact(&mut head).await {
-            Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return Ok(()),
+            Err(error) if is_end(&error) => return Ok(()),
             other => drop(other?),
         }
         let mut left = u32::from_be_bytes([head[4], head[5], head[6], head[7]]) as usize;
         while left > 0 {
             let most = left.min(buffer.len());
-            let count = reader.read(&mut buffer[..most]).await?;
+            let count = read_some(&mut reader, &mut buffer[..most]).await?;
             if count == 0 || !put(head[0] == 2, &buffer[..count])? {
                 return Ok(());
             }
             left -= count;
         }
+    }
+}
+
+/// What the other side did not read when it closed makes a reset of its end.
+fn is_end(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::UnexpectedEof | std::io::ErrorKind::ConnectionReset)
+}
+
+async fn read_some(reader: &mut (impl AsyncRead + Unpin), buffer: &mut [u8]) -> std::io::Result<usize> {
+    match reader.read(buffer).await {
+        Err(error) if is_end(&error) => Ok(0),
+        other => other,
     }
 }
 

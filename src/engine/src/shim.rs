@@ -400,7 +400,12 @@ async fn feed(mut input: mpsc::Receiver<Bytes>, mut writer: OwnedWriteHalf) {
 async fn read_frame(reader: &mut OwnedReadHalf) -> io::Result<Option<(Kind, Bytes)>> {
     let mut header = [0; frame::HEADER_BYTES];
     match reader.read_exact(&mut header).await {
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(None),
+        // A shim that leaves with something unread resets the connection.
+        Err(error)
+            if matches!(error.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset) =>
+        {
+            return Ok(None);
+        }
         other => other?,
     };
     let (kind, length) = frame::parse_header(header).map_err(io::Error::other)?;

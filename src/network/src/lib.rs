@@ -6,6 +6,7 @@
 //! Spec: docs/decisions/010-network.md.
 #![forbid(unsafe_code)]
 
+mod conntrack;
 mod directory;
 mod dns;
 mod error;
@@ -14,6 +15,7 @@ mod link;
 mod networks;
 mod nft;
 mod ports;
+mod reaper;
 mod rules;
 mod sandbox;
 mod state;

@@ -252,10 +252,25 @@ impl Links {
     /// Takes a link away; one that is gone is no error.
     pub(crate) fn remove(&mut self, index: u32) -> Result<(), NetworkError> {
         let message = Message::new(DELLINK, ACK, &link_head(index, 0, 0));
+        self.lenient(message, "take a link away")
+    }
+
+    /// Takes these links away with one request; those that are gone are no error.
+    pub(crate) fn remove_all(&mut self, names: &[String]) -> Result<(), NetworkError> {
+        for name in names {
+            let mut mark = Message::new(SETLINK, ACK, &link_head(0, 0, 0));
+            mark.text(IFLA_IFNAME, name).number(IFLA_GROUP, GROUP_TO_GO);
+            self.lenient(mark, "mark a link")?;
+        }
+        let mut remove = Message::new(DELLINK, ACK, &link_head(0, 0, 0));
+        remove.number(IFLA_GROUP, GROUP_TO_GO);
+        self.lenient(remove, "take links away")
+    }
+
+    /// Sends a request whose link may be gone.
+    fn lenient(&mut self, message: Message, doing: &str) -> Result<(), NetworkError> {
         match self.netlink.send(vec![message]) {
-            Err((_, error)) if error.raw_os_error() != Some(NO_DEVICE) => {
-                Err(kernel("take a link away")(error))
-            }
+            Err((_, error)) if error.raw_os_error() != Some(NO_DEVICE) => Err(kernel(doing)(error)),
             _ => Ok(()),
         }
     }
@@ -440,6 +455,9 @@ const IFLA_PROTINFO: u16 = 12;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_AF_SPEC: u16 = 26;
+const IFLA_GROUP: u16 = 27;
+/// `knar`: nobody else uses this number.
+const GROUP_TO_GO: u32 = 0x6b6e_6172;
 const IFLA_NET_NS_FD: u16 = 28;
 const INFO_KIND: u16 = 1;
 const INFO_DATA: u16 = 2;

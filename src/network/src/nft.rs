@@ -36,12 +36,10 @@ impl Table {
     /// These rules and no others are in the table from now on.
     pub(crate) fn replace(&mut self, rules: &[Rule]) -> Result<(), NetworkError> {
         let mut messages = vec![batch(BATCH_BEGIN), self.table(NEWTABLE)];
-        if self.known {
-            messages.push(self.flush());
-        } else {
-            messages.extend([self.table(DELTABLE), self.table(NEWTABLE)]);
+        if !self.known {
             messages.extend(self.chains.iter().map(|chain| self.chain(*chain)));
         }
+        messages.push(self.flush());
         messages.extend(rules.iter().map(|rule| self.rule(rule)));
         self.commit(messages, "set the rules for packets (nf_tables)")?;
         self.known = true;
@@ -262,7 +260,6 @@ const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 16;
 const BATCH_END: u16 = 17;
 const NEWTABLE: u16 = 0;
-const DELTABLE: u16 = 2;
 const NEWCHAIN: u16 = 3;
 const NEWRULE: u16 = 6;
 const DELRULE: u16 = 8;

@@ -147,8 +147,7 @@ impl Chooser<'_> {
             return NetworkError::Unsupported { message: "this host has no IPv6".to_owned() };
         }
         let place = SocketAddr::new(*host_ip, *host_port);
-        let target =
-            self.target.for_client(host_ip.is_ipv6()).unwrap_or_else(|| IpAddr::from(Ipv4Addr::UNSPECIFIED));
+        let target = self.target.for_client(host_ip.is_ipv6()).unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let to = SocketAddr::new(target, *container_port);
         let message = format!("failed to bind host port for {place}:{to}/{protocol}: {}", reason(error));
         NetworkError::Conflict { message }

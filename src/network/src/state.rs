@@ -20,6 +20,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockWriteGuard};
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
+use crate::conntrack;
 use crate::directory::Directory;
 use crate::dns::{self, Resolver};
 use crate::error::kernel;
@@ -27,6 +28,7 @@ use crate::ipam::Ipam;
 use crate::link::Links;
 use crate::nft::Table;
 use crate::ports::{self, Chooser, Held, SharedTarget, Target};
+use crate::reaper::Reaper;
 use crate::rules::{self, Bridge, Chain, Forward, Protocol};
 use crate::sandbox::{self, Space};
 use crate::{Driver, Endpoint, Network, NetworkError, Options, Port, PublishedPort};
@@ -45,6 +47,7 @@ pub(crate) struct State {
     directory: Arc<RwLock<Directory>>,
     /// Where the search for a free port begins.
     cursor: u16,
+    reaper: Reaper,
 }
 
 /// A network with its link.
@@ -114,6 +117,7 @@ impl State {
             sandboxes: BTreeMap::new(),
             directory: Arc::default(),
             cursor: 0,
+            reaper: Reaper::default(),
         })
     }
 
@@ -134,30 +138,27 @@ impl State {
         let Some(mut sandbox) = self.sandboxes.remove(container) else {
             return sandbox::remove(&path).map_err(kernel(format!("remove {}", path.display())));
         };
-        let had_ports = !sandbox.ports.is_empty();
+        let ports = sandbox.published();
         let names = sandbox.names.take().into_iter();
         let relays = sandbox.ports.drain(..).filter_map(|port| port.relay);
         names.chain(relays).for_each(Task::end);
         for endpoint in sandbox.endpoints.values() {
             self.forget_endpoint(container, endpoint);
         }
-        self.take_away(sandbox);
+        self.take_away(&sandbox);
         let _ = fs::remove_file(self.names_path(container));
         let removed = sandbox::remove(&path).map_err(kernel(format!("remove {}", path.display())));
-        if had_ports { self.apply_rules().and(removed) } else { removed }
+        self.ports_changed(&ports).and(removed)
     }
 
     /// The kernel takes its time to take links away: that is done beside.
-    fn take_away(&mut self, sandbox: Sandbox) {
+    fn take_away(&mut self, sandbox: &Sandbox) {
         let names = sandbox.endpoints.values().map(|endpoint| endpoint.host_interface.clone());
         let names: Vec<String> = names.filter(|name| !name.is_empty()).collect();
         for name in &names {
             self.links.silence(name);
         }
-        Handle::current().spawn_blocking(move || {
-            remove_links(&names);
-            drop(sandbox);
-        });
+        self.reaper.take_away(names);
     }
 
     pub(crate) fn serve_names(&mut self, container: &str, upstream: &[IpAddr]) -> Result<(), NetworkError> {
@@ -197,7 +198,7 @@ impl State {
         for held in held {
             sandbox.hold(held);
         }
-        if let Err(error) = self.apply_rules() {
+        if let Err(error) = self.ports_changed(&published) {
             let sandbox = self.sandboxes.get_mut(container).ok_or_else(|| no_sandbox(container))?;
             sandbox.ports.truncate(before);
             return Err(error);
@@ -222,11 +223,19 @@ impl State {
 
     pub(crate) fn unpublish(&mut self, container: &str) -> Result<(), NetworkError> {
         let Some(sandbox) = self.sandboxes.get_mut(container) else { return Ok(()) };
-        if sandbox.ports.is_empty() {
+        let ports = sandbox.published();
+        sandbox.ports.drain(..).filter_map(|port| port.relay).for_each(Task::end);
+        self.ports_changed(&ports)
+    }
+
+    /// The rules follow the ports; so do clients that go on sending to one of them.
+    fn ports_changed(&mut self, ports: &[PublishedPort]) -> Result<(), NetworkError> {
+        if ports.is_empty() {
             return Ok(());
         }
-        sandbox.ports.drain(..).filter_map(|port| port.relay).for_each(Task::end);
-        self.apply_rules()
+        self.apply_rules()?;
+        let udp = ports.iter().filter(|port| port.protocol == "udp").map(|port| port.host_port);
+        conntrack::forget_udp(&udp.collect()).map_err(kernel("forget what was sent to a port before"))
     }
 
     /// Hands the kernel all rules anew.
@@ -264,6 +273,10 @@ impl Sandbox {
         self.ports.push(Publication { published, relay });
     }
 
+    fn published(&self) -> Vec<PublishedPort> {
+        self.ports.iter().map(|port| port.published.clone()).collect()
+    }
+
     fn target(&self) -> Target {
         *self.target.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -299,19 +312,6 @@ fn name_sockets(sandbox: &Sandbox) -> Result<(std::net::UdpSocket, std::net::Tcp
     let tcp_address = tcp.local_addr().map_err(kernel(doing))?;
     table.replace(&rules::names(udp_address, tcp_address))?;
     Ok((udp, tcp))
-}
-
-fn remove_links(names: &[String]) {
-    let mut links = match Links::open() {
-        Ok(links) => links,
-        Err(error) => return tracing::warn!(%error, "links of containers that ended are not removed"),
-    };
-    for name in names {
-        let removed = links.find(name).and_then(|link| link.map_or(Ok(()), |link| links.remove(link.index)));
-        if let Err(error) = removed {
-            tracing::warn!(%error, name, "a link of a container that ended is not removed");
-        }
-    }
 }
 
 /// Engines at other places than the usual one leave each other's links and rules alone.

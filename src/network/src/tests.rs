@@ -362,6 +362,32 @@ fn udp_is_published_too() {
 }
 
 #[test]
+fn a_udp_client_that_goes_on_sending_follows_a_port_to_another_container() {
+    on_a_host(|world| async move {
+        let front = world.network("front", 'a').await;
+        let client = inside(&world.neighbour, || UdpSocket::bind("0.0.0.0:0")).expect("a socket");
+        client.set_read_timeout(Some(PATIENCE)).expect("a limit");
+        for name in ["one", "two"] {
+            let (sandbox, _) = world.container(name, &front).await;
+            let server = inside(&sandbox, || UdpSocket::bind("0.0.0.0:7")).expect("a socket");
+            thread::spawn(move || {
+                while let Ok((_, client)) = server.recv_from(&mut [0; 64]) {
+                    let _ = server.send_to(name.as_bytes(), client);
+                }
+            });
+            let mut udp = port(7, Some(7007));
+            udp.protocol = "udp".to_owned();
+            world.networks.publish(name, vec![udp]).await.expect("publish");
+            client.send_to(b"who?", "192.0.2.1:7007").expect("sent");
+            let mut buffer = [0; 64];
+            let size = client.recv(&mut buffer).expect("an answer");
+            assert_eq!(&buffer[..size], name.as_bytes());
+            world.networks.unpublish(name).await.expect("unpublish");
+        }
+    });
+}
+
+#[test]
 fn two_publishers_collide_and_all_or_none_is_published() {
     on_a_host(|world| async move {
         let front = world.network("front", 'a').await;

@@ -5,13 +5,11 @@ use std::fs;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use tokio::runtime::Handle;
 
 use super::{Placed, State, has_link, no_network};
 use crate::dns::host_servers;
 use crate::error::kernel;
 use crate::ipam::Wanted;
-use crate::link::Links;
 use crate::rules::Bridge;
 use crate::{Driver, Network, NetworkError, NetworkRequest, Pool};
 
@@ -213,13 +211,7 @@ impl State {
                 tracing::debug!(%error, "the bridge goes with its address");
             }
         }
-        let index = placed.index;
-        Handle::current().spawn_blocking(move || {
-            let links = Links::open().map_err(kernel("talk to the kernel about links"));
-            if let Err(error) = links.and_then(|mut links| links.remove(index)) {
-                tracing::warn!(%error, "the link of a network that was removed is still there");
-            }
-        });
+        self.reaper.take_away(vec![placed.network.interface.clone()]);
     }
 
     /// Who is in a network, as docker words it.

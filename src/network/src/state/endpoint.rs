@@ -8,6 +8,8 @@ use std::net::IpAddr;
 use std::os::fd::AsFd;
 use std::sync::PoisonError;
 
+use ipnet::IpNet;
+
 use super::bridge::{ICC, MTU, gateway_of, is_on, number, set_sysctl};
 use super::{Placed, Sandbox, State, has_link, no_network, no_sandbox};
 use crate::directory::Member;
@@ -99,7 +101,7 @@ impl State {
     }
 
     pub(super) fn add_endpoint(&mut self, container: &str, endpoint: Endpoint) {
-        let addresses = endpoint.ipv4.iter().chain(&endpoint.ipv6).map(ipnet::IpNet::addr).collect();
+        let addresses = endpoint.ipv4.iter().chain(&endpoint.ipv6).map(IpNet::addr).collect();
         let EndpointRequest { names, links, .. } = endpoint.request.clone();
         self.directory().add(container, &endpoint.network, Member { names, links, addresses });
         if let Some(sandbox) = self.sandboxes.get_mut(container) {
@@ -122,7 +124,8 @@ impl State {
         let target = target_of(networks, sandbox);
         let changed = target != sandbox.target();
         *sandbox.target.write().unwrap_or_else(PoisonError::into_inner) = target;
-        if changed && !sandbox.ports.is_empty() { self.apply_rules() } else { Ok(()) }
+        let ports = if changed { sandbox.published() } else { Vec::new() };
+        self.ports_changed(&ports)
     }
 
     pub(crate) fn disconnect(&mut self, container: &str, network: &str) -> Result<(), NetworkError> {

@@ -97,7 +97,7 @@ impl State {
     fn remove_leftover_files(
         &self,
         folder: &str,
-        remove: impl Fn(&Path) -> io::Result<()>,
+        remove: fn(&Path) -> io::Result<()>,
     ) -> Result<(), NetworkError> {
         let folder = self.run.join(folder);
         let entries = match fs::read_dir(&folder) {

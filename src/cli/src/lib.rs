@@ -24,6 +24,7 @@ mod prompt;
 mod provenance;
 mod pull;
 mod push;
+mod quick;
 mod recipe;
 mod registry;
 mod remote;
@@ -52,6 +53,13 @@ use crate::ui::Ui;
 struct Cli {
     #[command(subcommand)]
     command: Command,
+    #[command(flatten)]
+    globals: Globals,
+}
+
+/// What every subcommand takes.
+#[derive(Debug, clap::Args)]
+struct Globals {
     /// Show less
     #[arg(short, long, global = true)]
     quiet: bool,
@@ -230,12 +238,13 @@ pub fn main() -> ExitCode {
         return oci::main(&arguments);
     }
     reset_sigpipe();
-    let cli = Cli::parse();
-    let ui = Ui::new(cli.quiet);
+    let arguments: Vec<_> = std::env::args_os().collect();
+    let cli = quick::parse(&arguments).unwrap_or_else(Cli::parse);
+    let ui = Ui::new(cli.globals.quiet);
     if let Command::Oci(oci) = cli.command {
         return oci::run(*oci, &oci::arguments(), &ui);
     }
-    match run(cli.command, cli.host.as_deref(), &ui) {
+    match run(cli.command, cli.globals.host.as_deref(), &ui) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => exit::report(&error, &ui),
     }

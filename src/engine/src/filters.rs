@@ -211,4 +211,14 @@ mod tests {
         assert_eq!(duration("1.5s"), Some(Duration::from_millis(1500)));
         assert_eq!((duration("5"), duration(""), duration("x")), (None, None, None));
     }
+
+    proptest::proptest! {
+        #[test]
+        fn no_text_is_too_strange(text in "\\PC{0,60}") {
+            // Whatever it is, it is understood or refused.
+            let _ = Filters::parse(&text);
+            let _ = moment(&text);
+            let _ = duration(&text);
+        }
+    }
 }

@@ -256,6 +256,7 @@ impl Engine {
         let options = self.shared().options.clone();
         tokio::task::spawn_blocking(move || {
             let facts = Facts::gather(&record, &directory, sandbox, joined, &images, &options)?;
+            forget_last_end(&directory)?;
             spec::write_files(&record, &directory, &options, &linked)?;
             let spec = spec::spec(&record, &facts)?;
             spec::write_config(&directory, &spec)?;
@@ -462,6 +463,17 @@ fn port(name: &str, host_ip: Option<&str>, host_port: Option<&str>) -> Result<Po
         host_ip,
         host_ports,
     })
+}
+
+/// How it ended last is not how it ends next: a machine that goes down meanwhile must not be told by it.
+fn forget_last_end(directory: &Path) -> Result<(), EngineError> {
+    let path = directory.join(knarr_runtime::shim::EXIT_FILE);
+    match fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(EngineError::File { doing: "remove", path, source: error })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// What a container's shim is told.

@@ -109,4 +109,22 @@ mod tests {
         assert_eq!(parse(b"x\0\0\0\0"), Err(BadFrame { kind: b'x', length_bytes: 0 }));
         assert!(parse(b"I\xff\0\0\0").is_err());
     }
+
+    #[test]
+    fn no_bytes_are_too_strange() {
+        // Whatever comes is a frame, the beginning of one, or refused; a frame lies in its bytes.
+        let mut seed = 7_u64;
+        for _ in 0..20_000 {
+            let bytes: Vec<u8> = (0..16)
+                .map(|_| {
+                    seed =
+                        seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+                    (seed >> 56) as u8 & 0x5f
+                })
+                .collect();
+            if let Ok(Some((_, place))) = parse(&bytes) {
+                assert!(place.end <= bytes.len());
+            }
+        }
+    }
 }

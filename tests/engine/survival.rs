@@ -6,16 +6,6 @@ use crate::support::engine::Daemon;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Waits until something is so.
-#[track_caller]
-fn await_that(daemon: &Daemon, what: &str, is_so: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !is_so() {
-        assert!(begun.elapsed() < PATIENCE, "{what}\n{}", daemon.log());
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 #[test]
 fn containers_outlive_a_daemon_that_is_killed() {
     if !super::ready() {
@@ -92,10 +82,22 @@ fn a_daemon_killed_at_work_leaves_nothing_behind() {
     for id in ids.split_whitespace() {
         daemon.ask(&["rm", "-f", id]);
     }
-    await_that(&daemon, "something is left", || daemon.leftovers().is_empty());
-    let links = daemon.outside(&["ip", "link"]);
-    let links = String::from_utf8_lossy(&links.stdout).into_owned();
-    assert!(!links.contains("veth"), "links are left: {links}");
+    let begun = Instant::now();
+    while !daemon.leftovers().is_empty() {
+        assert!(begun.elapsed() < PATIENCE, "left: {:?}\n{}", daemon.leftovers(), daemon.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    // Links go a moment later: the kernel takes its time.
+    let begun = Instant::now();
+    loop {
+        let links = daemon.outside(&["ip", "link"]);
+        let links = String::from_utf8_lossy(&links.stdout).into_owned();
+        if !links.contains("veth") {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "links are left: {links}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
     let known = daemon.docker(&["ps", "-aq", "--no-trunc"]);
     assert!(known.stdout.is_empty(), "containers are left");
     daemon.ask(&["run", "--rm", "bb", "true"]);

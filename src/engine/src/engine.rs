@@ -127,7 +127,10 @@ impl Engine {
             };
             let shim = match was_running {
                 true => Shim::connect(&self.shim_socket(&container.id), &directory, tty).await,
-                false => None,
+                false => {
+                    self.end_unfinished_start(&container.id, tty).await;
+                    None
+                }
             };
             found.push((container, was_running, shim));
         }
@@ -141,6 +144,25 @@ impl Engine {
         }
         self.shared.volumes.settle();
         Ok(())
+    }
+
+    /// A start that an engine before this one did not live to finish, and told nobody of, is taken back.
+    async fn end_unfinished_start(&self, id: &str, tty: bool) {
+        let socket = self.shim_socket(id);
+        if !socket.exists() {
+            return;
+        }
+        if let Some((shim, pid)) = Shim::connect(&socket, &self.container_dir(id), tty).await {
+            let killed = knarr_linux::process::Process::open(pid)
+                .and_then(|process| process.signal(nix::libc::SIGKILL));
+            if let Err(error) = killed {
+                tracing::warn!(container = id, %error, "a program that nobody knows of cannot be ended");
+            }
+            if tokio::time::timeout(UNFINISHED_PATIENCE, shim.exit()).await.is_err() {
+                tracing::warn!(container = id, "a program that nobody knows of does not end");
+            }
+        }
+        self.clear_runtime(id).await;
     }
 
     async fn restore_container(
@@ -199,6 +221,8 @@ impl Engine {
             }
             Ok(())
         });
+        // One that is not there is as good.
+        let _ = fs::remove_file(self.shim_socket(id));
         if let Err(error) = cleared.await {
             tracing::warn!(container = id, error = error.message(), "the runtime keeps something of it");
         }
@@ -329,6 +353,8 @@ fn identity(root: &Path) -> Result<String, EngineError> {
     Ok(id)
 }
 
+/// How long a program of a start that was not finished may take to end.
+const UNFINISHED_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 /// Where networks that name none get their addresses from: docker's places.
 const POOLS: [(&str, u8); 6] = [
     ("172.17.0.0/16", 16),

@@ -437,6 +437,8 @@ impl Shim {
         match request {
             Request::Make(_) => self.refuse(number, &RuntimeError::Request("it is made already".to_owned())),
             Request::Start => self.start(number),
+            // Nobody will start it any more: it is about to go.
+            Request::Watch if !self.started => self.refuse(number, &RuntimeError::Vanished),
             Request::Watch => {
                 self.clients[number].role = Role::Control;
                 self.tell(number, &Answer::Started { pid: self.programs[0].pid });

@@ -5,7 +5,7 @@ KNARR := target/release/knarr
 DEMO  ?= /tmp/knarr-demo
 SUDO  := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 # What the build and the tests need from Debian.
-DEPS  := gcc libc6-dev pkg-config libgpgme-dev liblzma-dev gpg gpgv xz-utils zstd uidmap qemu-user-static squashfs-tools e2fsprogs busybox-static mmdebstrap docker-registry skopeo openssl
+DEPS  := gcc libc6-dev pkg-config libgpgme-dev liblzma-dev gpg gpgv xz-utils zstd uidmap qemu-user-static squashfs-tools e2fsprogs busybox-static mmdebstrap docker-registry skopeo openssl procps
 
 .PHONY: all build deps demo test lint unit compare bench recipes fuzz clean
 

@@ -238,6 +238,11 @@ impl Exec {
         ended(self.end.clone()).await
     }
 
+    /// How it has ended, if it has: known before its streams are at their end.
+    pub(crate) fn ended(&self) -> Option<Exit> {
+        self.end.borrow().clone()
+    }
+
     /// Changes its terminal's size.
     pub(crate) async fn resize(&self, width: u16, height: u16) -> Result<(), EngineError> {
         resize(&self.socket, Some(self.id.clone()), width, height).await

@@ -233,6 +233,9 @@ impl Engine {
         let record = self.shared().containers.exec(id)?;
         let state = record.lock();
         let config = &record.config;
+        // A client that saw the streams end asks at once: by then it is known how the program ended, if not yet written down.
+        let ended = state.exec.as_ref().and_then(Exec::ended);
+        let code = state.code.or_else(|| ended.as_ref().map(|exit| i64::from(exit.code)));
         let (entrypoint, arguments) = config
             .cmd
             .as_deref()
@@ -243,8 +246,8 @@ impl Engine {
             can_remove: Some(false),
             detach_keys: Some(config.detach_keys.clone().unwrap_or_default()),
             id: Some(record.id.clone()),
-            running: Some(state.running),
-            exit_code: state.code,
+            running: Some(state.running && ended.is_none()),
+            exit_code: code,
             process_config: Some(ProcessConfig {
                 privileged: Some(config.privileged == Some(true)),
                 user: config.user.clone(),

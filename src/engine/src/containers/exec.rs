@@ -57,7 +57,8 @@ impl ExecRecord {
     pub(crate) fn ended(&self) {
         let mut state = self.lock();
         if std::mem::replace(&mut state.running, false) && state.code.is_none() {
-            state.code = Some(137);
+            let known = state.exec.as_ref().and_then(Exec::ended);
+            state.code = Some(known.map_or(137, |exit| i64::from(exit.code)));
         }
     }
 }

@@ -151,6 +151,8 @@ impl Containers {
         let mut table = self.table();
         table.by_id.remove(id);
         table.names.retain(|_, owner| owner != id);
+        drop(table);
+        self.execs().retain(|_, exec| exec.container != id);
     }
 
     /// All of them, in no order.
@@ -177,14 +179,9 @@ impl Containers {
         self.execs().remove(id);
     }
 
-    /// A container has ended, and all that was run in it; who has one in hand sees so.
-    pub(crate) fn forget_execs_of(&self, container: &str) {
-        self.execs().retain(|_, exec| {
-            if exec.container == container {
-                exec.ended();
-            }
-            exec.container != container
-        });
+    /// A container has ended, and all that was run in it; how it ended can still be asked for.
+    pub(crate) fn end_execs_of(&self, container: &str) {
+        self.execs().values().filter(|exec| exec.container == container).for_each(|exec| exec.ended());
     }
 
     /// Ids of what runs in a container beside its own program.

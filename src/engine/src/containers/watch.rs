@@ -41,7 +41,7 @@ impl Engine {
             }
             live.ended_by_hand
         };
-        self.shared().containers.forget_execs_of(&container.id);
+        self.shared().containers.end_execs_of(&container.id);
         let again = !ended_by_hand && !self.is_closing() && restarts(&container.record(), exit.code);
         self.change(container, |record| {
             let state = &mut record.state;

@@ -229,16 +229,15 @@ impl Links {
     }
 
     /// The port of a bridge hears and says nothing any more. Its link is about to go: failing to is no harm.
-    pub(crate) fn silence(&mut self, name: &str) {
-        let Ok(Some(link)) = self.find(name) else { return };
-        let mut head = link_head(link.index, 0, 0);
+    pub(crate) fn silence(&mut self, index: u32) {
+        let mut head = link_head(index, 0, 0);
         head[0] = FAMILY_BRIDGE;
         let mut message = Message::new(SETLINK, ACK, &head);
         message.nested(IFLA_PROTINFO, |port| {
             port.attribute(PORT_STATE, &[PORT_DISABLED]);
         });
         if let Err((_, error)) = self.netlink.send(vec![message]) {
-            tracing::debug!(%error, name, "a bridge's port is not closed");
+            tracing::debug!(%error, index, "a bridge's port is not closed");
         }
     }
 
@@ -256,10 +255,10 @@ impl Links {
     }
 
     /// Takes these links away with one request; those that are gone are no error.
-    pub(crate) fn remove_all(&mut self, names: &[String]) -> Result<(), NetworkError> {
-        for name in names {
-            let mut mark = Message::new(SETLINK, ACK, &link_head(0, 0, 0));
-            mark.text(IFLA_IFNAME, name).number(IFLA_GROUP, GROUP_TO_GO);
+    pub(crate) fn remove_all(&mut self, links: &[u32]) -> Result<(), NetworkError> {
+        for link in links {
+            let mut mark = Message::new(SETLINK, ACK, &link_head(*link, 0, 0));
+            mark.number(IFLA_GROUP, GROUP_TO_GO);
             self.lenient(mark, "mark a link")?;
         }
         let mut remove = Message::new(DELLINK, ACK, &link_head(0, 0, 0));

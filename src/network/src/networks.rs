@@ -110,8 +110,13 @@ impl Networks {
         work: impl FnOnce(&mut State) -> Result<T, NetworkError> + Send + 'static,
     ) -> Result<T, NetworkError> {
         let shared = Arc::clone(&self.shared);
-        let done =
-            spawn_blocking(move || work(&mut shared.lock().unwrap_or_else(PoisonError::into_inner))).await;
-        done.map_err(|error| kernel("finish a change of the networks")(error.into()))?
+        let done = spawn_blocking(move || {
+            let mut state = shared.lock().unwrap_or_else(PoisonError::into_inner);
+            state.used();
+            let done = work(&mut state);
+            state.used();
+            done
+        });
+        done.await.map_err(|error| kernel("finish a change of the networks")(error.into()))?
     }
 }

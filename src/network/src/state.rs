@@ -153,12 +153,20 @@ impl State {
 
     /// The kernel takes its time to take links away: that is done beside.
     fn take_away(&mut self, sandbox: &Sandbox) {
-        let names = sandbox.endpoints.values().map(|endpoint| endpoint.host_interface.clone());
-        let names: Vec<String> = names.filter(|name| !name.is_empty()).collect();
-        for name in &names {
-            self.links.silence(name);
+        let mut cables = Vec::new();
+        for endpoint in sandbox.endpoints.values().filter(|endpoint| !endpoint.host_interface.is_empty()) {
+            // One that is not found went with the container's namespace.
+            if let Ok(Some(link)) = self.links.find(&endpoint.host_interface) {
+                self.links.silence(link.index);
+                cables.push(link.index);
+            }
         }
-        self.reaper.take_away(names);
+        self.reaper.take_cables_away(cables);
+    }
+
+    /// Said before each call: links that are to go wait until nobody calls.
+    pub(crate) fn used(&self) {
+        self.reaper.used();
     }
 
     pub(crate) fn serve_names(&mut self, container: &str, upstream: &[IpAddr]) -> Result<(), NetworkError> {

@@ -650,3 +650,55 @@ fn released(port: u16) {
         thread::sleep(Duration::from_millis(5));
     }
 }
+
+#[test]
+fn a_bridge_that_is_made_again_under_its_name_stays() {
+    on_a_host(|world| async move {
+        for digit in ['a', 'b'] {
+            let mut again = request("again", digit);
+            again.options.insert("com.docker.network.bridge.name".to_owned(), "knarr0".to_owned());
+            world.networks.create(again.clone()).await.expect("a network");
+            if digit != 'b' {
+                world.networks.remove(&again.id).await.expect("removed");
+            }
+        }
+        // What is removed beside is removed in its order: when this one is gone, so is all before it.
+        let last = world.network("last", 'd').await;
+        world.networks.remove(&last.request.id).await.expect("removed");
+        gone(&last.interface);
+        assert!(Links::open().expect("links").find("knarr0").expect("an answer").is_some());
+    });
+}
+
+#[test]
+fn a_network_without_its_parent_keeps_no_other_from_coming_back() {
+    on_a_host(|world| async move {
+        let front = world.network("front", 'a').await;
+        let (one, first) = world.container("one", &front).await;
+        let mut lost = request("lost", 'b');
+        lost.driver = Driver::Macvlan;
+        lost.options.insert("parent".to_owned(), "lan7".to_owned());
+        lost.pools = vec![Pool {
+            subnet: net("198.51.100.0/24"),
+            range: None,
+            gateway: Some(ip("198.51.100.1")),
+            reserved: BTreeMap::new(),
+        }];
+        let lost = Network { request: lost, interface: "lan7".to_owned() };
+        let World { networks, run, neighbour, _held: held, _folder: folder } = world;
+        drop(networks);
+        let later = open(&run).await;
+        let left = Left { container: "one".to_owned(), endpoints: vec![first.clone()], ports: Vec::new() };
+        later.restore(vec![lost.clone(), front], vec![left]).await.expect("restored");
+        serve(&neighbour, "0.0.0.0:80");
+        fetch_from(&one, "192.0.2.9:80");
+        later.connect("one", &lost.request.id, named(&[])).await.expect_err("there is no parent");
+        Links::open()
+            .expect("links")
+            .add_bridge("lan7", "a stranger's", [2, 0, 0, 0, 0, 7], None)
+            .expect("one");
+        let second = later.connect("one", &lost.request.id, named(&[])).await.expect("there is one now");
+        assert_eq!(second.ipv4, Some(net("198.51.100.2/24")));
+        drop((held, folder));
+    });
+}

@@ -102,8 +102,22 @@ impl State {
         self.networks.remove(id)
     }
 
+    /// Makes the link of a network that has none, or finds it.
+    pub(super) fn mend(&mut self, id: &str) -> Result<(), NetworkError> {
+        let placed = self.networks.get(id).ok_or_else(|| no_network(id))?;
+        if placed.index != 0 || !has_link(placed.network.request.driver) {
+            return Ok(());
+        }
+        let network = placed.network.clone();
+        let (index, owned) = self.make_link(&network)?;
+        if let Some(placed) = self.networks.get_mut(id) {
+            (placed.index, placed.owned) = (index, owned);
+        }
+        self.prepare(&network, index)
+    }
+
     /// Makes the link or finds the one that is there; says whether it is ours.
-    pub(super) fn make_link(&mut self, network: &Network) -> Result<(u32, bool), NetworkError> {
+    fn make_link(&mut self, network: &Network) -> Result<(u32, bool), NetworkError> {
         match network.request.driver {
             Driver::Bridge => self.make_bridge(network),
             _ => self.make_parent(network),
@@ -151,7 +165,7 @@ impl State {
     }
 
     /// Gives the bridge its addresses and lets the host forward.
-    pub(super) fn prepare(&mut self, network: &Network, index: u32) -> Result<(), NetworkError> {
+    fn prepare(&mut self, network: &Network, index: u32) -> Result<(), NetworkError> {
         let request = &network.request;
         if request.driver != Driver::Bridge {
             return Ok(());
@@ -211,7 +225,7 @@ impl State {
                 tracing::debug!(%error, "the bridge goes with its address");
             }
         }
-        self.reaper.take_away(vec![placed.network.interface.clone()]);
+        self.reaper.take_away(placed.index);
     }
 
     /// Who is in a network, as docker words it.

@@ -26,6 +26,7 @@ impl State {
         network: &str,
         request: EndpointRequest,
     ) -> Result<Endpoint, NetworkError> {
+        self.mend(network)?;
         let placed = self.networks.get(network).ok_or_else(|| no_network(network))?;
         let sandbox = self.sandboxes.get(container).ok_or_else(|| no_sandbox(container))?;
         if sandbox.endpoints.contains_key(network) {
@@ -87,6 +88,10 @@ impl State {
     pub(super) fn plug(&mut self, container: &str, endpoint: &Endpoint) -> Result<(), NetworkError> {
         let Self { networks, sandboxes, links, tag, .. } = self;
         let placed = networks.get(&endpoint.network).ok_or_else(|| no_network(&endpoint.network))?;
+        if placed.index == 0 {
+            let message = format!("the interface {} of the network is not there", placed.network.interface);
+            return Err(NetworkError::NotFound { message });
+        }
         let sandbox = sandboxes.get_mut(container).ok_or_else(|| no_sandbox(container))?;
         let alias = format!("{tag}{}", endpoint.id);
         match placed.network.request.driver {

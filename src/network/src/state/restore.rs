@@ -1,6 +1,7 @@
 //! What an engine before this one left: taken over, completed, or removed.
 
 use std::collections::BTreeSet;
+use std::error::Error;
 use std::fs;
 use std::io;
 use std::net::IpAddr;
@@ -15,10 +16,14 @@ use crate::{Endpoint, Left, Network, NetworkError, PublishedPort};
 impl State {
     pub(crate) fn restore(&mut self, networks: Vec<Network>, left: Vec<Left>) -> Result<(), NetworkError> {
         for network in networks {
-            self.adopt_network(network)?;
+            self.adopt_network(network);
         }
         for left in left {
-            self.adopt_container(left)?;
+            let container = left.container.clone();
+            // One that is broken must not keep the engine from all others.
+            if let Err(error) = self.adopt_container(left) {
+                tracing::error!(container, %error, source = ?error.source(), "a container's network is not whole");
+            }
         }
         self.apply_rules()?;
         self.remove_leftover_files("netns", sandbox::remove)?;
@@ -26,16 +31,19 @@ impl State {
         self.remove_leftover_links()
     }
 
-    fn adopt_network(&mut self, network: Network) -> Result<(), NetworkError> {
+    /// A network whose link cannot be made, as when its parent is gone, is kept: [`State::mend`] tries again.
+    fn adopt_network(&mut self, network: Network) {
         let request = &network.request;
         if !has_link(request.driver) {
             self.place(network, 0, false);
-            return Ok(());
+            return;
         }
         self.ipam.adopt(&request.id, &request.name, &request.pools);
-        let (index, owned) = self.make_link(&network)?;
-        let network = self.place(network, index, owned);
-        self.prepare(&network, index)
+        let network = self.place(network, 0, false);
+        if let Err(error) = self.mend(&network.request.id) {
+            let name = network.request.name;
+            tracing::error!(name, %error, source = ?error.source(), "a network's link is not there");
+        }
     }
 
     fn adopt_container(&mut self, left: Left) -> Result<(), NetworkError> {

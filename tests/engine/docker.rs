@@ -3,6 +3,7 @@
 //! Expectations are docker's own behaviour. A line is `(command, exit status, what its output has)`; `\n` parts of it must all be
 //! there, and one that begins with `!` must not. `@name` holds the line before until it is true, for what takes a moment.
 
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use crate::support::engine::Daemon;
@@ -456,4 +457,23 @@ fn images_come_and_go() {
             ("node ls", 1, "This node is not a swarm manager"),
         ],
     );
+}
+
+#[test]
+fn a_refusal_is_read_by_who_still_sends() {
+    if !super::ready() {
+        return;
+    }
+    let daemon = Daemon::start();
+    for path in ["build", "swarm/init", "plugins/pull", "no/such/page"] {
+        let mut connection = daemon.connect();
+        let head = format!("POST /v1.45/{path} HTTP/1.1\r\nHost: d\r\nContent-Length: {}\r\n\r\n", 8 << 20);
+        connection.write_all(head.as_bytes()).unwrap();
+        for _ in 0..8 {
+            connection.write_all(&vec![0; 1 << 20]).unwrap_or_else(|error| panic!("{path}: {error}"));
+        }
+        let mut answer = [0; 12];
+        connection.read_exact(&mut answer).unwrap();
+        assert!(matches!(&answer, b"HTTP/1.1 501" | b"HTTP/1.1 404"), "{path}: {}", answer.escape_ascii());
+    }
 }

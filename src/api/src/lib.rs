@@ -7,6 +7,7 @@
 
 mod body;
 mod containers;
+mod drain;
 mod error;
 mod exec;
 mod hijack;

@@ -241,6 +241,12 @@ fn limits_and_guards_hold_inside() {
                 "nameserver 10.1.2.3\nsearch example.org",
             ),
             ("run --rm --init bb ps", 0, "ps"),
+            ("create --name named --runtime runc bb true", 0, ""),
+            ("inspect named --format {{.HostConfig.Runtime}}", 0, "runc"),
+            ("rm named", 0, ""),
+            ("run --rm --runtime io.containerd.runc.v2 bb true", 0, ""),
+            ("run --rm --runtime runsc bb true", 125, "unknown or invalid runtime name: runsc"),
+            ("info --format '{{json .Runtimes}}'", 0, "\"runc\":\n\"knarr\":\n\"io.containerd.runc.v2\":"),
         ],
     );
 }
@@ -384,6 +390,23 @@ fn networks_find_and_part() {
             ("network create --internal inner", 0, ""),
             ("run --rm --network inner bb ip route", 0, "!default"),
             ("rm -f web walker", 0, ""),
+            ("run -d --name db -e PASS=word --expose 5432 bb sleep 1000", 0, ""),
+            (
+                "run --rm --name asks --link db:my-db bb env",
+                0,
+                "MY_DB_PORT=tcp://172.17.0.\nMY_DB_PORT_5432_TCP_PORT=5432\nMY_DB_NAME=/asks/my-db\nMY_DB_ENV_PASS=word\n!MY_DB_ENV_PATH",
+            ),
+            ("run -d --name stays --link db bb sleep 1000", 0, ""),
+            ("exec stays env", 0, "DB_ENV_PASS=word"),
+            ("run --rm --link nobody-here:x bb true", 125, "could not get container for nobody-here"),
+            ("stop -t 0 db", 0, ""),
+            (
+                "run --rm --name late --link db bb true",
+                125,
+                "Cannot link to a non running container: /db AS /late/db",
+            ),
+            ("exec stays true", 0, ""),
+            ("rm -f db stays", 0, ""),
             ("network rm near inner", 0, "near\ninner"),
             ("network create gone", 0, ""),
             ("network prune -f", 0, "gone"),
@@ -432,6 +455,8 @@ fn images_come_and_go() {
             ("commit -m remark -c 'CMD [\"cat\", \"/file\"]' maker made:1", 0, "sha256:"),
             ("run --rm made:1", 0, "mine"),
             ("history made:1", 0, "remark"),
+            ("image inspect made:1 --format {{.Parent}}", 0, "sha256:"),
+            ("image inspect bb --format {{.Parent}}", 0, "!sha256:"),
             ("export -o export.tar maker", 0, ""),
             ("import export.tar flat:1", 0, "sha256:"),
             ("run --rm flat:1 cat /file", 0, "mine"),
@@ -475,5 +500,57 @@ fn a_refusal_is_read_by_who_still_sends() {
         let mut answer = [0; 12];
         connection.read_exact(&mut answer).unwrap();
         assert!(matches!(&answer, b"HTTP/1.1 501" | b"HTTP/1.1 404"), "{path}: {}", answer.escape_ascii());
+    }
+}
+
+/// Asks for a websocket, and answers with all that comes until it is closed.
+fn over_websocket(daemon: &Daemon, path: &str, sent: &[u8]) -> Vec<u8> {
+    let mut connection = daemon.connect();
+    let head = format!(
+        "GET /v1.45{path} HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    connection.write_all(head.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        connection.read_exact(&mut byte).unwrap();
+        answer.extend_from_slice(&byte);
+    }
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 101") && answer.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
+        "{answer}"
+    );
+    connection.write_all(sent).unwrap();
+    let mut all = Vec::new();
+    connection.read_to_end(&mut all).unwrap();
+    all
+}
+
+#[test]
+fn a_websocket_has_a_programs_streams() {
+    if !super::ready() {
+        return;
+    }
+    let daemon = Daemon::start();
+    daemon.ask(&["run", "-d", "-i", "--name", "says", "bb", "sh", "-c", "read line; echo \"heard $line\""]);
+    // `hi` and the end of its line, masked with nothing.
+    let hi = [0x82, 0x83, 0, 0, 0, 0, b'h', b'i', b'\n'];
+    let all = over_websocket(&daemon, "/containers/says/attach/ws?stream=1&stdin=1&stdout=1", &hi);
+    assert_eq!(all, b"\x82\x09heard hi\n\x88\x02\x03\xe8", "{}", all.escape_ascii());
+    talk(&daemon, &[("rm says", 0, "says")]);
+}
+
+#[test]
+fn a_commit_of_what_ends_meanwhile_is_made() {
+    if !super::ready() {
+        return;
+    }
+    let daemon = Daemon::start();
+    for round in 0..20 {
+        let name = format!("brief{round}");
+        daemon.ask(&["run", "-d", "--name", &name, "bb", "touch", "/made"]);
+        daemon.ask(&["commit", &name]);
     }
 }

@@ -22,6 +22,7 @@ use crate::error::{Answer, ApiError};
 use crate::hijack;
 use crate::query::Query;
 use crate::version::Version;
+use crate::websocket;
 
 /// Between two samples of statistics.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
@@ -191,15 +192,35 @@ pub(crate) async fn attach(
     query: Query,
     request: Request,
 ) -> Answer {
-    let wanted = AttachRequest {
+    let attached = engine.attach_container(&name, wanted_streams(&query), query.get("detachKeys")).await?;
+    Ok(hijack::hijack(request, attached, version).await)
+}
+
+fn wanted_streams(query: &Query) -> AttachRequest {
+    AttachRequest {
         logs: query.flag("logs"),
         stream: query.flag("stream"),
         stdin: query.flag("stdin"),
         stdout: query.flag("stdout"),
         stderr: query.flag("stderr"),
-    };
+    }
+}
+
+/// Before 1.42 a websocket had all streams, whatever was asked for.
+pub(crate) async fn attach_websocket(
+    State(engine): State<Engine>,
+    Extension(version): Extension<Version>,
+    Path(name): Path<String>,
+    query: Query,
+    request: Request,
+) -> Answer {
+    let accept = websocket::accept_key(request.headers())?;
+    let mut wanted = wanted_streams(&query);
+    if version < Version(42) {
+        (wanted.stdin, wanted.stdout, wanted.stderr) = (true, true, true);
+    }
     let attached = engine.attach_container(&name, wanted, query.get("detachKeys")).await?;
-    Ok(hijack::hijack(request, attached, version).await)
+    websocket::hijack(request, accept, attached)
 }
 
 pub(crate) async fn logs(

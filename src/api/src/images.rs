@@ -1,5 +1,6 @@
 //! `/images`, `/distribution`.
 
+use axum::Extension;
 use axum::extract::{Path, Request, State};
 use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
@@ -13,7 +14,9 @@ use serde_json::Value;
 
 use crate::body;
 use crate::error::{Answer, ApiError};
+use crate::legacy;
 use crate::query::Query;
+use crate::version::Version;
 
 pub(crate) async fn list(State(engine): State<Engine>, query: Query) -> Answer {
     let wanted = ImageQuery {
@@ -93,15 +96,25 @@ pub(crate) async fn prune(State(engine): State<Engine>, query: Query) -> Answer 
 }
 
 /// Names have slashes: what is done stands behind the last one.
-pub(crate) async fn get(State(engine): State<Engine>, Path(rest): Path<String>) -> Answer {
+pub(crate) async fn get(
+    State(engine): State<Engine>,
+    Extension(version): Extension<Version>,
+    Path(rest): Path<String>,
+) -> Answer {
     match rest.rsplit_once('/') {
-        Some((name, "json")) => body::json(&engine.inspect_image(name).await?),
+        Some((name, "json")) => inspect(&engine, name, version).await,
         Some((name, "history")) => body::json(&engine.history_image(name).await?),
         Some((name, "get")) => {
             Ok(body::bytes(engine.save_images(vec![name.to_owned()]).await?, "application/x-tar"))
         }
         _ => Err(ApiError::new(StatusCode::NOT_FOUND, "page not found")),
     }
+}
+
+async fn inspect(engine: &Engine, name: &str, version: Version) -> Answer {
+    let image = serde_json::to_value(engine.inspect_image(name).await?).unwrap_or_default();
+    let parent = engine.parent_of_image(name).await?;
+    body::json(&legacy::image(image, parent, version))
 }
 
 pub(crate) async fn post(

@@ -12,6 +12,8 @@ mod error;
 mod exec;
 mod hijack;
 mod images;
+mod legacy;
+mod lenient;
 mod networks;
 mod query;
 mod router;
@@ -19,5 +21,6 @@ mod serve;
 mod system;
 mod version;
 mod volumes;
+mod websocket;
 
 pub use serve::{Listen, Tls, serve};

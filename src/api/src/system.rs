@@ -88,10 +88,6 @@ pub(crate) async fn no_search() -> Answer {
     ))
 }
 
-pub(crate) async fn no_websocket() -> Answer {
-    Err(ApiError::unsupported("attaching over a websocket is not supported: attach with POST and an upgrade"))
-}
-
 pub(crate) async fn no_page() -> Answer {
     Err(ApiError::new(StatusCode::NOT_FOUND, "page not found"))
 }

@@ -32,6 +32,9 @@ use crate::containers::blocking;
 use crate::filters::Filters;
 use crate::{Engine, EngineError};
 
+/// The image that a commit was made on, in its configuration.
+pub(crate) const PARENT: &str = "parent";
+
 /// What `GET /images/json` asks for.
 #[derive(Clone, Debug, Default)]
 pub struct ImageQuery {
@@ -82,6 +85,21 @@ impl Engine {
             let entry = all.into_iter().find(|entry| entry.descriptor.digest == found.descriptor.digest);
             let entry = entry.map_or_else(|| Entry::unnamed(&store, &found.descriptor), Ok)?;
             Ok(inspected(&store, &entry))
+        })
+        .await
+    }
+
+    /// The image that one was committed on, as long as it is here; else nothing.
+    ///
+    /// # Errors
+    /// There is no such image.
+    pub async fn parent_of_image(&self, name: &str) -> Result<String, EngineError> {
+        let (store, name) = (self.store().clone(), name.to_owned());
+        blocking(move || {
+            let found = find(&store, &name)?;
+            let config = Entry::unnamed(&store, &found.descriptor)?.image.map(|image| image.config);
+            let parent = config.and_then(|config| Some(config.other.get(PARENT)?.as_str()?.to_owned()));
+            Ok(parent.filter(|parent| descriptor_of(&store, parent).is_ok()).unwrap_or_default())
         })
         .await
     }

@@ -27,6 +27,8 @@ use crate::{Engine, EngineError};
 pub const API_VERSION: &str = "1.53";
 /// The oldest.
 pub const MIN_API_VERSION: &str = "1.24";
+/// Our runtime, and what clients of docker call theirs.
+pub(crate) const RUNTIMES: [&str; 3] = ["knarr", "runc", "io.containerd.runc.v2"];
 /// Ours.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -336,10 +338,9 @@ fn of_machine(root: &Path) -> SystemInfo {
         name: Some(rustix::system::uname().nodename().to_string_lossy().into_owned()),
         experimental_build: Some(false),
         server_version: Some(VERSION.to_owned()),
-        runtimes: Some(HashMap::from([(
-            "knarr".to_owned(),
-            Runtime { path: Some("knarr".to_owned()), ..Runtime::default() },
-        )])),
+        runtimes: Some(HashMap::from(RUNTIMES.map(|name| {
+            (name.to_owned(), Runtime { path: Some("knarr".to_owned()), ..Runtime::default() })
+        }))),
         default_runtime: Some("knarr".to_owned()),
         swarm: Some(SwarmInfo {
             node_id: Some(String::new()),

@@ -102,6 +102,7 @@ impl Engine {
             ..Record::default()
         };
         spec::capabilities(&record)?;
+        self.check_links(&record)?;
         self.keep(record).await?;
         Ok(ContainerCreateResponse { id: id.to_owned(), warnings })
     }
@@ -168,7 +169,7 @@ impl Engine {
     }
 
     /// A container that another one is to join. 404 would have clients fetch the image.
-    fn joinable(&self, name: &str) -> Result<Arc<Container>, EngineError> {
+    pub(super) fn joinable(&self, name: &str) -> Result<Arc<Container>, EngineError> {
         self.shared().containers.find(name).map_err(|error| EngineError::invalid(error.message()))
     }
 
@@ -514,7 +515,8 @@ fn check_host(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), E
             "could not select device driver \"{driver}\" with capabilities: {capabilities:?}"
         ));
     }
-    if host.runtime.as_deref().is_some_and(|runtime| !matches!(runtime, "" | "knarr" | "runc")) {
+    let is_known = |name: &str| name.is_empty() || crate::system::RUNTIMES.contains(&name);
+    if host.runtime.as_deref().is_some_and(|name| !is_known(name)) {
         return invalid(&format!(
             "unknown or invalid runtime name: {}",
             host.runtime.clone().unwrap_or_default()

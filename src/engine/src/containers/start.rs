@@ -253,9 +253,11 @@ impl Engine {
         let joined = self.joined_pids(&record)?;
         let images = self.image_mounts(&record).await?;
         let linked = self.linked_hosts(&record);
+        let links = self.link_variables(&record)?;
         let options = self.shared().options.clone();
         tokio::task::spawn_blocking(move || {
-            let facts = Facts::gather(&record, &directory, sandbox, joined, &images, &options)?;
+            let facts =
+                Facts::gather(&record, &directory, sandbox, joined, &images, &options)?.with_links(links);
             forget_last_end(&directory)?;
             spec::write_files(&record, &directory, &options, &linked)?;
             let spec = spec::spec(&record, &facts)?;

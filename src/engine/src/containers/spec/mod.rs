@@ -223,6 +223,10 @@ pub(crate) fn spec(record: &Record, facts: &Facts) -> Result<Value, EngineError>
     if host.uts_mode.as_deref() == Some("host") {
         value["hostname"] = Value::Null;
     }
+    // Among others' processes it would be the first of nobody.
+    if host.init == Some(true) && host.pid_mode.as_deref().is_none_or(str::is_empty) {
+        value["annotations"][knarr_runtime::INIT] = json!("true");
+    }
     if let Some(domain) = record.config.domainname.as_ref().filter(|name| !name.is_empty()) {
         value["domainname"] = json!(domain);
     }

@@ -59,7 +59,7 @@ fn too_large() -> ApiError {
 }
 
 /// Go's clients write null for what is empty.
-fn without_nulls(value: Value) -> Value {
+pub(crate) fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(object) => {
             let kept = object.into_iter().filter(|(_, value)| !value.is_null());

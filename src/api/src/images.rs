@@ -8,8 +8,7 @@ use base64::engine::GeneralPurpose;
 use base64::engine::general_purpose::{GeneralPurposeConfig, STANDARD};
 use http::{HeaderMap, StatusCode};
 use knarr_engine::Engine;
-use knarr_engine::images::ImageQuery;
-use knarr_engine::models::AuthConfig;
+use knarr_engine::images::{ImageQuery, RegistryAuth};
 use serde_json::Value;
 
 use crate::body;
@@ -56,7 +55,7 @@ pub(crate) async fn create(State(engine): State<Engine>, query: Query, request: 
 }
 
 /// Who the client is at a registry: base64 of JSON, in either alphabet.
-pub(crate) fn auth(headers: &HeaderMap) -> Result<Option<AuthConfig>, ApiError> {
+pub(crate) fn auth(headers: &HeaderMap) -> Result<Option<RegistryAuth>, ApiError> {
     let Some(text) =
         headers.get("x-registry-auth").and_then(|text| text.to_str().ok()).filter(|text| !text.is_empty())
     else {
@@ -68,12 +67,8 @@ pub(crate) fn auth(headers: &HeaderMap) -> Result<Option<AuthConfig>, ApiError> 
     let bytes = bytes.map_err(|_| ApiError::invalid("invalid X-Registry-Auth header: it is not base64"))?;
     let value: Value = serde_json::from_slice(&bytes)
         .map_err(|error| ApiError::invalid(format!("invalid X-Registry-Auth header: {error}")))?;
-    let auth: AuthConfig = serde_json::from_value(value)
-        .map_err(|error| ApiError::invalid(format!("invalid X-Registry-Auth header: {error}")))?;
-    let said = [&auth.username, &auth.password]
-        .iter()
-        .any(|text| text.as_ref().is_some_and(|text| !text.is_empty()));
-    Ok(said.then_some(auth))
+    let auth: RegistryAuth = body::typed(body::without_nulls(value))?;
+    Ok(auth.is_given().then_some(auth))
 }
 
 pub(crate) async fn load(State(engine): State<Engine>, query: Query, request: Request) -> Answer {

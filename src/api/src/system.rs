@@ -4,7 +4,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use knarr_engine::Engine;
-use knarr_engine::models::AuthConfig;
+use knarr_engine::images::RegistryAuth;
 use serde_json::{Value, json};
 
 use crate::body;
@@ -40,7 +40,7 @@ pub(crate) async fn disk_usage(State(engine): State<Engine>, query: Query) -> An
 }
 
 pub(crate) async fn login(State(engine): State<Engine>, request: Request) -> Answer {
-    let auth: AuthConfig = body::read(request).await?;
+    let auth: RegistryAuth = body::read(request).await?;
     let status = engine.login(auth).await?;
     body::json(&json!({ "Status": status, "IdentityToken": "" }))
 }

@@ -22,6 +22,8 @@ use bollard_stubs::models::{
 use knarr_oci::{Descriptor, ImageConfig, Platform};
 use knarr_store::Store;
 
+pub use registry::RegistryAuth;
+
 pub(crate) use archive::put_image;
 pub(crate) use change::{Changes, image_config, run_config};
 pub(crate) use entry::{

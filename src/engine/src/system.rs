@@ -29,6 +29,8 @@ pub const API_VERSION: &str = "1.53";
 pub const MIN_API_VERSION: &str = "1.24";
 /// Our runtime, and what clients of docker call theirs.
 pub(crate) const RUNTIMES: [&str; 3] = ["knarr", "runc", "io.containerd.runc.v2"];
+/// What it is called where nobody asked: clients compare it with the one that they know.
+pub(crate) const DEFAULT_RUNTIME: &str = "runc";
 /// Ours.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -341,7 +343,7 @@ fn of_machine(root: &Path) -> SystemInfo {
         runtimes: Some(HashMap::from(RUNTIMES.map(|name| {
             (name.to_owned(), Runtime { path: Some("knarr".to_owned()), ..Runtime::default() })
         }))),
-        default_runtime: Some("knarr".to_owned()),
+        default_runtime: Some(DEFAULT_RUNTIME.to_owned()),
         swarm: Some(SwarmInfo {
             node_id: Some(String::new()),
             node_addr: Some(String::new()),

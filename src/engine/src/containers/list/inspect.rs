@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{endpoint, mount_points, ports, status_word};
 use crate::containers::record::Record;
 use crate::containers::spec::{MASKED, READ_ONLY};
+use crate::system::DEFAULT_RUNTIME;
 use crate::{Engine, EngineError};
 
 impl Engine {
@@ -152,7 +153,7 @@ fn host_config(record: &Record) -> Result<Value, EngineError> {
     fill(
         &mut value,
         json!({
-            "ShmSize": 67_108_864, "Runtime": "knarr", "Isolation": "", "CpuShares": 0, "Memory": 0, "NanoCpus": 0,
+            "ShmSize": 67_108_864, "Runtime": DEFAULT_RUNTIME, "Isolation": "", "CpuShares": 0, "Memory": 0, "NanoCpus": 0,
             "CgroupParent": "", "BlkioWeight": 0, "BlkioWeightDevice": [], "BlkioDeviceReadBps": [],
             "BlkioDeviceWriteBps": [], "BlkioDeviceReadIOps": [], "BlkioDeviceWriteIOps": [], "CpuPeriod": 0, "CpuQuota": 0,
             "CpuRealtimePeriod": 0, "CpuRealtimeRuntime": 0, "CpusetCpus": "", "CpusetMems": "", "Devices": [],
@@ -166,7 +167,7 @@ fn host_config(record: &Record) -> Result<Value, EngineError> {
 
 fn network_settings(record: &Record, sandbox: &str) -> Result<Value, EngineError> {
     let networks: HashMap<&String, EndpointSettings> =
-        record.networks.iter().map(|(name, place)| (name, endpoint(place))).collect();
+        record.networks.iter().map(|(name, place)| (name, endpoint(record, place))).collect();
     let mut shown = serde_json::Map::new();
     for (name, settings) in &networks {
         let mut value = to_value(settings)?;
@@ -181,7 +182,7 @@ fn network_settings(record: &Record, sandbox: &str) -> Result<Value, EngineError
         shown.insert((*name).clone(), value);
     }
     // What was at the top when there was but one network.
-    let bridge = record.networks.get("bridge").map(endpoint).unwrap_or_default();
+    let bridge = record.networks.get("bridge").map(|place| endpoint(record, place)).unwrap_or_default();
     Ok(json!({
         "Bridge": "",
         "SandboxID": if sandbox.is_empty() { "" } else { &record.id },

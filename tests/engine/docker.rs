@@ -240,13 +240,42 @@ fn limits_and_guards_hold_inside() {
                 0,
                 "nameserver 10.1.2.3\nsearch example.org",
             ),
-            ("run --rm --init bb ps", 0, "ps"),
             ("create --name named --runtime runc bb true", 0, ""),
             ("inspect named --format {{.HostConfig.Runtime}}", 0, "runc"),
             ("rm named", 0, ""),
             ("run --rm --runtime io.containerd.runc.v2 bb true", 0, ""),
             ("run --rm --runtime runsc bb true", 125, "unknown or invalid runtime name: runsc"),
             ("info --format '{{json .Runtimes}}'", 0, "\"runc\":\n\"knarr\":\n\"io.containerd.runc.v2\":"),
+        ],
+    );
+}
+
+#[test]
+fn an_init_reaps_and_passes_signals_on() {
+    if !super::ready() {
+        return;
+    }
+    let daemon = Daemon::start();
+    let trap = "run -d --init --name heeds bb sh -c 'trap \"exit 9\" TERM; while :; do sleep 0.1; done'";
+    talk(
+        &daemon,
+        &[
+            ("run --rm --init bb sh -c 'echo $$; exit 7'", 7, "2"),
+            ("run --rm --init bb sh -c 'kill -9 $$'", 137, ""),
+            (
+                "run --rm --init -t bb sh -c 'tty; set -- $(cat /proc/$$/stat); echo group $5 $8'",
+                0,
+                "/dev/pts/0\ngroup 2 2",
+            ),
+            ("run --rm --init bb no-such-program", 127, "executable file not found in $PATH"),
+            ("run --rm --init -u 1000 --read-only --cap-drop ALL bb id -u", 0, "1000"),
+            ("run --rm --init --pid host bb sh -c 'test $$ != 2'", 0, ""),
+            (trap, 0, ""),
+            ("inspect heeds --format {{.HostConfig.Init}}", 0, "true"),
+            ("exec heeds cat /proc/1/comm", 0, "docker-init"),
+            ("exec heeds sh -c '(sleep 0.1 &); sleep 0.3; ps -o stat,args'", 0, "STAT\n!Z"),
+            ("stop heeds", 0, "heeds"),
+            ("inspect heeds --format {{.State.ExitCode}}", 0, "9"),
         ],
     );
 }
@@ -325,7 +354,11 @@ fn volumes_keep_files() {
             ("volume prune -f -a", 0, "kept"),
             ("volume rm kept", 1, "no such volume"),
             ("volume rm -f kept", 0, ""),
-            ("run -d --name copies -v filled:/etc bb sleep 1000", 0, ""),
+            ("create --name copies -v filled:/etc bb sleep 1000", 0, ""),
+            ("run --rm -v filled:/data bb cat /data/passwd", 0, "www:x:33"),
+            ("run --rm -v filled:/data bb rm /data/group", 0, ""),
+            ("start copies", 0, ""),
+            ("exec copies ls /etc", 0, "passwd\n!group"),
             ("exec copies cat /etc/passwd", 0, "www:x:33"),
             ("rm -f copies", 0, ""),
             ("volume rm filled", 0, "filled"),
@@ -387,6 +420,47 @@ fn networks_find_and_part() {
             ("run --rm --network none bb ls /sys/class/net", 0, "lo\n!eth0"),
             ("run --rm --network host bb ls /sys/class/net", 0, "knarr0"),
             ("run --rm --network nobody-here bb true", 125, "network nobody-here not found"),
+            ("create --name early --network later bb sleep 1000", 0, ""),
+            ("start early", 1, "network later not found"),
+            ("network create --subnet 10.78.0.0/24 later", 0, ""),
+            ("start early", 0, "early"),
+            (
+                "inspect early --format '{{(index .NetworkSettings.Networks \"later\").IPAddress}}'",
+                0,
+                "10.78.0.",
+            ),
+            ("rm -f early", 0, ""),
+            ("create --name early --network later --ip 10.78.0.9 bb sleep 1000", 0, ""),
+            ("network rm later", 0, ""),
+            ("network disconnect later early", 0, ""),
+            ("network disconnect -f later early", 1, "is not connected to the network later"),
+            ("network disconnect -f near no-such-one", 1, "endpoint no-such-one not found"),
+            ("network disconnect near no-such-one", 1, "No such container: no-such-one"),
+            ("rm early", 0, ""),
+            (
+                "create --network near --ip 10.99.0.9 bb true",
+                1,
+                "invalid config for network near: invalid endpoint settings:\nno configured subnet contains IP address 10.99.0.9",
+            ),
+            (
+                "create --ip 172.17.0.9 bb true",
+                1,
+                "invalid config for network bridge: invalid endpoint settings:\nuser-specified IP address is supported on user-defined networks only",
+            ),
+            ("run -d --name hosted --network host bb sleep 1000", 0, ""),
+            ("run -d --name alone --network none bb sleep 1000", 0, ""),
+            (
+                "network inspect host --format '{{range .Containers}}{{.Name}}={{.IPv4Address}};{{end}}'",
+                0,
+                "hosted=;",
+            ),
+            (
+                "network inspect none --format '{{range .Containers}}{{.Name}}={{.IPv4Address}};{{end}}'",
+                0,
+                "alone=;",
+            ),
+            ("inspect hosted --format '[{{.NetworkSettings.Networks.host.EndpointID}}]'", 0, "![]"),
+            ("rm -f hosted alone", 0, ""),
             ("network create --internal inner", 0, ""),
             ("run --rm --network inner bb ip route", 0, "!default"),
             ("rm -f web walker", 0, ""),

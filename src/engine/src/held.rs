@@ -19,13 +19,12 @@ impl Engine {
 }
 
 impl Engine {
-    /// What the unpacked layers of an image take on the disk; 0 when it is not there.
+    /// What the unpacked layers of an image hold; 0 when it is not there.
     pub(crate) async fn image_bytes(&self, digest: &str) -> u64 {
         let (store, name) = (self.store().clone(), digest.to_owned());
         let bytes = crate::containers::blocking(move || {
             let found = store.find(&name)?;
-            let image = store.image(&found.descriptor, &crate::containers::platform_of(None)?)?;
-            Ok(image.manifest.layers.iter().map(|layer| layer.size).sum())
+            Ok(crate::images::Entry::unnamed(&store, &found.descriptor)?.size_bytes(&store))
         });
         bytes.await.unwrap_or_default()
     }

@@ -103,6 +103,7 @@ impl Engine {
         };
         spec::capabilities(&record)?;
         self.check_links(&record)?;
+        self.fill_volumes(&record).await?;
         self.keep(record).await?;
         Ok(ContainerCreateResponse { id: id.to_owned(), warnings })
     }
@@ -173,7 +174,7 @@ impl Engine {
         self.shared().containers.find(name).map_err(|error| EngineError::invalid(error.message()))
     }
 
-    /// Networks by name; names that lead nowhere are refused now, not at the start.
+    /// Networks by name. A name that leads nowhere may lead somewhere at the start.
     fn resolve_networks(
         &self,
         host: &mut HostConfig,
@@ -196,13 +197,8 @@ impl Engine {
             given.and_then(|given| given.endpoints_config).unwrap_or_default().into_iter().collect();
         let mut networks = BTreeMap::new();
         let mut add = |name: &str, asked: EndpointSettings| -> Result<(), EngineError> {
-            // 404 would have clients fetch the image.
-            let record = self.find_network(name).map_err(|error| EngineError::invalid(error.message()))?;
-            let request = &record.network.request;
-            networks.insert(
-                request.name.clone(),
-                Attachment { network_id: request.id.clone(), asked, endpoint: None },
-            );
+            let (name, place) = self.place_in(name, asked)?;
+            networks.insert(name, place);
             Ok(())
         };
         // `default` in the request's networks means the mode's.
@@ -524,9 +520,6 @@ fn check_host(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), E
     }
     if host_network && host.port_bindings.as_ref().is_some_and(|ports| !ports.is_empty()) {
         warnings.push("Published ports are discarded when using host network mode".to_owned());
-    }
-    if host.init == Some(true) {
-        warnings.push("there is no init to put before the program yet: it runs as it is".to_owned());
     }
     Ok(())
 }

@@ -628,3 +628,70 @@ fn a_commit_of_what_ends_meanwhile_is_made() {
         daemon.ask(&["commit", &name]);
     }
 }
+
+/// What the API itself answers: the docker CLI fills in what is not there.
+fn document(daemon: &Daemon, path: &str) -> serde_json::Value {
+    let mut connection = daemon.connect();
+    write!(connection, "GET /v1.50{path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+    serde_json::from_str(body).unwrap()
+}
+
+#[test]
+fn documents_have_the_fields_that_clients_read() {
+    if !super::ready() {
+        return;
+    }
+    let daemon = Daemon::start();
+    daemon.ask(&["run", "-d", "--name", "one", "bb", "sleep", "1000"]);
+    daemon.ask(&["tag", "bb", "same:1"]);
+    daemon.ask(&["commit", "one", "more:1"]);
+    let none = serde_json::json!([]);
+    let info = document(&daemon, "/info");
+    assert_eq!((&info["Isolation"], &info["GenericResources"]), (&"".into(), &none));
+    assert_eq!((&info["Swarm"]["RemoteManagers"], &info["Plugins"]["Authorization"]), (&none, &none));
+    assert_eq!(info["DefaultRuntime"], "runc");
+    let listed = &document(&daemon, "/containers/json?size=1")[0];
+    assert!(listed["NetworkSettings"]["Networks"]["bridge"].as_object().unwrap().contains_key("DNSNames"));
+    assert_eq!(listed["SizeRw"], 0, "{listed}");
+    let size = document(&daemon, "/images/bb/json")["Size"].clone();
+    assert_eq!(listed["SizeRootFs"], size);
+    let one = document(&daemon, "/containers/one/json");
+    assert_eq!(one["HostConfig"]["CgroupnsMode"], "private");
+    assert_eq!(one["HostConfig"]["Runtime"], "runc");
+    assert_eq!(one["ImageManifestDescriptor"]["digest"], one["Image"]);
+    let images = document(&daemon, "/images/json?manifests=1&shared-size=1");
+    assert_eq!(images.as_array().unwrap().len(), 2, "{images}");
+    for image in images.as_array().unwrap() {
+        assert_eq!(
+            (&image["SharedSize"], &image["Manifests"][0]["Available"]),
+            (&size, &true.into()),
+            "{image}"
+        );
+        assert_eq!(image["Manifests"][0]["ImageData"]["Platform"]["os"], "linux");
+    }
+    assert_eq!(document(&daemon, "/networks/bridge")["IPAM"]["Options"], serde_json::json!({}));
+    let usage = document(&daemon, "/system/df");
+    assert_eq!((&usage["LayersSize"], &usage["Images"][0]["SharedSize"]), (&size, &size), "{usage}");
+}
+
+#[test]
+fn all_tags_go_to_a_registry_and_come_back() {
+    if !super::ready() {
+        return;
+    }
+    let daemon = Daemon::start();
+    let _registry = daemon.serve_registry("127.0.0.1:5000");
+    let name = "127.0.0.1:5000/many/app";
+    let tags = ["1", "2"].map(|tag| format!("{name}:{tag}"));
+    tags.iter().for_each(|tag| drop(daemon.ask(&["tag", "bb", tag])));
+    let told = daemon.ask(&["push", "-a", name]);
+    assert!(told.contains("1: digest: sha256:") && told.contains("2: digest: sha256:"), "{told}");
+    tags.iter().for_each(|tag| drop(daemon.ask(&["rmi", tag])));
+    let told = daemon.ask(&["pull", "-a", name]);
+    assert!(told.contains("1: Pulling from many/app") && told.contains("2: Pulling from many/app"), "{told}");
+    tags.iter().for_each(|tag| drop(daemon.ask(&["image", "inspect", tag])));
+}

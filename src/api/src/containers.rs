@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use crate::body;
 use crate::error::{Answer, ApiError};
 use crate::hijack;
+use crate::legacy;
 use crate::query::Query;
 use crate::version::Version;
 use crate::websocket;
@@ -37,7 +38,8 @@ pub(crate) async fn list(State(engine): State<Engine>, query: Query) -> Answer {
         size: query.flag("size"),
         filters: query.filters()?,
     };
-    body::json(&engine.list_containers(&wanted).await?)
+    let containers = engine.list_containers(&wanted).await?;
+    body::json(&containers.iter().map(legacy::container_summary).collect::<Vec<_>>())
 }
 
 pub(crate) async fn create(State(engine): State<Engine>, query: Query, request: Request) -> Answer {

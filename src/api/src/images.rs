@@ -22,6 +22,7 @@ pub(crate) async fn list(State(engine): State<Engine>, query: Query) -> Answer {
         all: query.flag("all"),
         digests: query.flag("digests"),
         shared_size: query.flag("shared-size"),
+        manifests: query.flag("manifests"),
         filters: query.filters()?,
     };
     body::json(&engine.list_images(&wanted).await?)
@@ -95,9 +96,10 @@ pub(crate) async fn get(
     State(engine): State<Engine>,
     Extension(version): Extension<Version>,
     Path(rest): Path<String>,
+    query: Query,
 ) -> Answer {
     match rest.rsplit_once('/') {
-        Some((name, "json")) => inspect(&engine, name, version).await,
+        Some((name, "json")) => inspect(&engine, name, query.flag("manifests"), version).await,
         Some((name, "history")) => body::json(&engine.history_image(name).await?),
         Some((name, "get")) => {
             Ok(body::bytes(engine.save_images(vec![name.to_owned()]).await?, "application/x-tar"))
@@ -106,8 +108,8 @@ pub(crate) async fn get(
     }
 }
 
-async fn inspect(engine: &Engine, name: &str, version: Version) -> Answer {
-    let image = serde_json::to_value(engine.inspect_image(name).await?).unwrap_or_default();
+async fn inspect(engine: &Engine, name: &str, manifests: bool, version: Version) -> Answer {
+    let image = serde_json::to_value(engine.inspect_image(name, manifests).await?).unwrap_or_default();
     let parent = engine.parent_of_image(name).await?;
     body::json(&legacy::image(image, parent, version))
 }

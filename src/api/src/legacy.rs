@@ -2,6 +2,7 @@
 //!
 //! Spec: Docker Engine API, its version history.
 
+use knarr_engine::models::ContainerSummary;
 use serde_json::{Map, Value, json};
 
 use crate::version::Version;
@@ -45,6 +46,21 @@ fn image_config(version: Version) -> Value {
     usual
 }
 
+/// A container as it is listed. What its places in networks lack is null or nothing, as in Go's documents.
+pub(crate) fn container_summary(summary: &ContainerSummary) -> Value {
+    let mut value = serde_json::to_value(summary).unwrap_or_default();
+    let networks = value["NetworkSettings"]["Networks"].as_object_mut();
+    for place in networks.into_iter().flat_map(|networks| networks.values_mut()) {
+        let usual = json!({
+            "IPAMConfig": null, "Links": null, "Aliases": null, "MacAddress": "", "DriverOpts": null, "GwPriority": 0,
+            "NetworkID": "", "EndpointID": "", "Gateway": "", "IPAddress": "", "IPPrefixLen": 0, "IPv6Gateway": "",
+            "GlobalIPv6Address": "", "GlobalIPv6PrefixLen": 0, "DNSNames": null,
+        });
+        fill(place, usual);
+    }
+    value
+}
+
 /// Adds what is not there.
 fn fill(value: &mut Value, usual: Value) {
     let (Value::Object(object), Value::Object(usual)) = (value, usual) else { return };
@@ -59,6 +75,16 @@ mod tests {
 
     use super::image;
     use crate::version::Version;
+
+    #[test]
+    fn a_place_in_a_network_has_all_that_go_writes() {
+        let text =
+            json!({ "Id": "i", "NetworkSettings": { "Networks": { "own": { "IPAddress": "10.0.0.2" } } } });
+        let shown = super::container_summary(&serde_json::from_value(text).unwrap());
+        let place = &shown["NetworkSettings"]["Networks"]["own"];
+        assert_eq!((&place["IPAddress"], &place["IPPrefixLen"]), (&json!("10.0.0.2"), &json!(0)));
+        assert!(place.as_object().unwrap().contains_key("DNSNames"));
+    }
 
     #[test]
     fn an_older_client_finds_what_it_knows_of_an_image() {

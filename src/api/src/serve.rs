@@ -127,7 +127,8 @@ impl Service {
         let mut response = self.route(Request::from_parts(parts, Body::new(kept.clone()))).await;
         let refused = response.status().is_client_error() || response.status().is_server_error();
         if refused && !silent {
-            kept.drain().await;
+            // Meanwhile the answer is on its way.
+            tokio::spawn(kept.drain());
         }
         version::mark(&mut response);
         Ok(response)

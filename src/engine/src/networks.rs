@@ -625,7 +625,7 @@ fn show(record: &NetworkRecord, containers: HashMap<String, EndpointResource>) -
                     .unwrap_or_else(|| "default".to_owned()),
             ),
             config: Some(config.collect()),
-            options: record.ipam.options.clone(),
+            options: Some(record.ipam.options.clone().unwrap_or_default()),
         }),
         internal: Some(request.internal),
         attachable: Some(record.attachable),

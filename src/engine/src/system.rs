@@ -12,7 +12,8 @@ use bollard_stubs::models::{
     BuildCacheDiskUsage, Commit, ContainersDiskUsage, FirewallInfo, ImagesDiskUsage, IndexInfo,
     LocalNodeState, PluginsInfo, RegistryServiceConfig, Runtime, SwarmInfo, SystemDataUsageResponse,
     SystemInfo, SystemInfoCgroupDriverEnum, SystemInfoCgroupVersionEnum, SystemInfoDefaultAddressPools,
-    SystemVersion, SystemVersionComponents, SystemVersionPlatform, VolumeUsageData, VolumesDiskUsage,
+    SystemInfoIsolationEnum, SystemVersion, SystemVersionComponents, SystemVersionPlatform, VolumeUsageData,
+    VolumesDiskUsage,
 };
 use knarr_base::Architecture;
 use serde_json::Value;
@@ -200,7 +201,8 @@ impl Engine {
     }
 
     async fn image_usage(&self) -> Result<ImagesDiskUsage, EngineError> {
-        let images = self.list_images(&ImageQuery { all: true, ..ImageQuery::default() }).await?;
+        let query = ImageQuery { all: true, shared_size: true, ..ImageQuery::default() };
+        let images = self.list_images(&query).await?;
         let used = self.used_images();
         let (store, kept) = (self.store().clone(), used.clone());
         let (total, needed) = blocking(move || {
@@ -301,7 +303,7 @@ fn of_machine(root: &Path) -> SystemInfo {
         plugins: Some(PluginsInfo {
             volume: Some(strings(&["local"])),
             network: Some(strings(&["bridge", "host", "null"])),
-            authorization: None,
+            authorization: Some(Vec::new()),
             log: Some(strings(&["journald", "json-file", "local"])),
         }),
         memory_limit: Some(cgroups.has("memory")),
@@ -350,7 +352,7 @@ fn of_machine(root: &Path) -> SystemInfo {
             local_node_state: Some(LocalNodeState::INACTIVE),
             control_available: Some(false),
             error: Some(String::new()),
-            remote_managers: None,
+            remote_managers: Some(Vec::new()),
             ..SwarmInfo::default()
         }),
         live_restore_enabled: yes,
@@ -362,6 +364,8 @@ fn of_machine(root: &Path) -> SystemInfo {
         firewall_backend: Some(FirewallInfo { driver: Some("nftables".to_owned()), info: None }),
         warnings: Some(warnings(&cgroups)),
         cdi_spec_dirs: Some(Vec::new()),
+        generic_resources: Some(Vec::new()),
+        isolation: Some(SystemInfoIsolationEnum::EMPTY),
         ..SystemInfo::default()
     }
 }

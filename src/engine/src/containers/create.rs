@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use bollard_stubs::models::{
     ContainerConfig, ContainerCreateBody, ContainerCreateResponse, ContainerUpdateBody, EndpointSettings,
-    HealthConfig, HostConfig, HostConfigLogConfig, NetworkingConfig, RestartPolicyNameEnum,
+    HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, NetworkingConfig,
+    RestartPolicyNameEnum,
 };
 use knarr_oci::{Platform, RunConfig};
 use knarr_store::Image;
@@ -162,6 +163,9 @@ impl Engine {
             typ: Some(driver.unwrap_or_else(|| options.log_driver.clone())),
         });
         host.shm_size.get_or_insert(64 << 20);
+        if host.cgroupns_mode.is_none_or(|mode| mode == HostConfigCgroupnsModeEnum::EMPTY) {
+            host.cgroupns_mode = Some(HostConfigCgroupnsModeEnum::PRIVATE);
+        }
         host.ipc_mode.get_or_insert_with(|| "private".to_owned());
         if host.network_mode.as_deref().is_none_or(|mode| matches!(mode, "" | "default")) {
             host.network_mode = Some("bridge".to_owned());

@@ -29,6 +29,9 @@ impl Engine {
         if !execs.is_empty() {
             value["ExecIDs"] = json!(execs);
         }
+        if let Some(manifest) = self.manifest_of(&record.image).await {
+            value["ImageManifestDescriptor"] = to_value(&manifest)?;
+        }
         if size {
             let bytes = self.writable_bytes(&container).await;
             value["SizeRw"] = json!(bytes);

@@ -86,10 +86,9 @@ impl Engine {
         check_config(&config, &host)?;
         let image_volumes: Vec<String> = image_config.volumes.keys().cloned().collect();
         let networks = self.resolve_networks(&mut host, body.networking_config.clone(), &config)?;
-        let mounts = self.resolve_mounts(&body, &host, &image_volumes).await?;
         let store = self.shared().store.clone();
         let layers = blocking(move || Ok(knarr_store::layers::for_overlay(&store, &image, false)?)).await?;
-        let record = Record {
+        let mut record = Record {
             format: FORMAT,
             id: id.to_owned(),
             name: name.to_owned(),
@@ -98,14 +97,20 @@ impl Engine {
             config,
             host,
             networks,
-            mounts,
             layers,
             ..Record::default()
         };
         spec::capabilities(&record)?;
         self.check_links(&record)?;
-        self.fill_volumes(&record).await?;
-        self.keep(record).await?;
+        record.mounts = self.resolve_mounts(&body, &record.host, &image_volumes).await?;
+        let made = match self.fill_volumes(&record).await {
+            Ok(()) => self.keep(record.clone()).await,
+            Err(error) => Err(error),
+        };
+        if made.is_err() {
+            self.remove_anonymous_volumes(&record).await;
+        }
+        made?;
         Ok(ContainerCreateResponse { id: id.to_owned(), warnings })
     }
 

@@ -694,7 +694,8 @@ fn documents_have_the_fields_that_clients_read() {
         );
         assert_eq!(image["Manifests"][0]["ImageData"]["Platform"]["os"], "linux");
     }
-    assert_eq!(document(&daemon, "/networks/bridge")["IPAM"]["Options"], serde_json::json!({}));
+    let bridge = document(&daemon, "/networks/bridge");
+    assert!(bridge["IPAM"].as_object().unwrap().contains_key("Options"), "{bridge}");
     let usage = document(&daemon, "/system/df");
     assert_eq!((&usage["LayersSize"], &usage["Images"][0]["SharedSize"]), (&size, &size), "{usage}");
 }

@@ -25,8 +25,6 @@ use crate::query::Query;
 use crate::version::Version;
 use crate::websocket;
 
-/// A log is there at once: clients that read what comes with the head of an answer by other means would lose it.
-const LOG_PAUSE: Duration = Duration::from_millis(20);
 /// Between two samples of statistics.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
@@ -196,17 +194,8 @@ pub(crate) async fn attach(
     query: Query,
     request: Request,
 ) -> Answer {
-    let wanted = wanted_streams(&query);
-    let attached = engine.attach_container(&name, wanted, query.get("detachKeys")).await?;
-    if !wanted.logs {
-        return Ok(hijack::hijack(request, attached, version).await);
-    }
-    let tty = attached.tty;
-    let start = async {
-        tokio::time::sleep(LOG_PAUSE).await;
-        Some(attached)
-    };
-    Ok(hijack::hijack_then(request, tty, version, start).await)
+    let attached = engine.attach_container(&name, wanted_streams(&query), query.get("detachKeys")).await?;
+    Ok(hijack::hijack(request, attached, version).await)
 }
 
 fn wanted_streams(query: &Query) -> AttachRequest {

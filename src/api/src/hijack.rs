@@ -5,13 +5,17 @@
 //!
 //! Spec: Docker Engine API, "Attach to a container".
 
+use std::os::fd::AsFd;
+
 use axum::body::{Body, Bytes};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use http::{HeaderMap, Request, StatusCode, header};
+use hyper::upgrade::{Parts, Upgraded};
 use hyper_util::rt::TokioIo;
 use knarr_engine::stream::{Attached, Frame, FrameStream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
 use crate::version::Version;
@@ -19,6 +23,10 @@ use crate::version::Version;
 const RAW: &str = "application/vnd.docker.raw-stream";
 const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
 const READ_BYTES: usize = 32 << 10;
+/// A client has so long to read the head of the answer.
+const HEAD_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
+/// So often it is looked whether it has.
+const GLANCE: std::time::Duration = std::time::Duration::from_millis(1);
 /// A client has so long to close its side when all is over.
 const FAREWELL: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -28,8 +36,7 @@ pub(crate) async fn hijack(request: Request<Body>, attached: Attached, version: 
     hijack_then(request, tty, version, std::future::ready(Some(attached))).await
 }
 
-/// Gives a client the connection, and then the streams of what is started only then: what it writes at once must not come
-/// in one piece with the head of the answer, which clients read by other means.
+/// Gives a client the connection, and then the streams of what is started only then.
 pub(crate) async fn hijack_then(
     mut request: Request<Body>,
     tty: bool,
@@ -50,12 +57,38 @@ pub(crate) async fn hijack_then(
             Err(error) => return tracing::debug!(%error, "a client left before its connection was its own"),
         };
         if let Some(attached) = start.await {
-            let (reader, writer) = tokio::io::split(TokioIo::new(connection));
-            relay(attached, reader, writer).await;
+            connect(attached, connection).await;
         }
     });
     let headers = [(header::CONNECTION, "Upgrade"), (header::UPGRADE, "tcp"), (header::CONTENT_TYPE, kind)];
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
+}
+
+/// What is written must not come in one piece with the head of the answer: there are clients that read that by other
+/// means, and would lose it.
+async fn connect(attached: Attached, connection: Upgraded) {
+    match connection.downcast::<TokioIo<UnixStream>>() {
+        Ok(Parts { io, read_buf, .. }) => {
+            let stream = io.into_inner();
+            head_is_read(&stream).await;
+            let (reader, writer) = stream.into_split();
+            relay(attached, std::io::Cursor::new(read_buf).chain(reader), writer).await;
+        }
+        Err(connection) => {
+            let (reader, writer) = tokio::io::split(TokioIo::new(connection));
+            relay(attached, reader, writer).await;
+        }
+    }
+}
+
+/// Waits until a client has read all that was written, for as long as that may take.
+async fn head_is_read(stream: &UnixStream) {
+    let begun = tokio::time::Instant::now();
+    // Where the kernel does not tell, there is nothing to wait for.
+    while knarr_linux::socket::has_unread(stream.as_fd()).unwrap_or(false) && begun.elapsed() < HEAD_PATIENCE
+    {
+        tokio::time::sleep(GLANCE).await;
+    }
 }
 
 const fn content_type(tty: bool, version: Version) -> &'static str {
@@ -156,9 +189,21 @@ async fn take_input(mut reader: impl AsyncRead + Unpin, mut input: Option<mpsc::
 mod tests {
     use knarr_engine::stream::{Attached, Frame, Stdio};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::UnixStream;
     use tokio::sync::mpsc;
 
-    use super::relay;
+    use super::{head_is_read, relay};
+
+    #[tokio::test]
+    async fn a_head_is_waited_for_until_it_is_read() {
+        let (mut one, mut other) = UnixStream::pair().unwrap();
+        one.write_all(b"head").await.unwrap();
+        let waiting = tokio::spawn(async move { head_is_read(&one).await });
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished());
+        other.read_exact(&mut [0; 4]).await.unwrap();
+        waiting.await.unwrap();
+    }
 
     #[tokio::test]
     async fn the_end_of_the_input_leaves_the_output_open() {

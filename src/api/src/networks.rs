@@ -4,14 +4,27 @@ use axum::extract::{Path, Request, State};
 use axum::response::IntoResponse;
 use http::StatusCode;
 use knarr_engine::Engine;
-use knarr_engine::models::{NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest};
+use knarr_engine::models::{
+    NetworkConnectRequest, NetworkCreateRequest, NetworkDisconnectRequest, NetworkInspect,
+};
+use serde_json::Value;
 
 use crate::body;
 use crate::error::Answer;
 use crate::query::Query;
 
 pub(crate) async fn list(State(engine): State<Engine>, query: Query) -> Answer {
-    body::json(&engine.list_networks(&query.filters()?).await?)
+    let networks = engine.list_networks(&query.filters()?).await?;
+    body::json(&networks.iter().map(show).collect::<Vec<_>>())
+}
+
+/// What was not said is null in Go's documents.
+fn show(network: &NetworkInspect) -> Value {
+    let mut value = serde_json::to_value(network).unwrap_or_default();
+    if let Some(ipam) = value["IPAM"].as_object_mut() {
+        ipam.entry("Options").or_insert(Value::Null);
+    }
+    value
 }
 
 pub(crate) async fn create(State(engine): State<Engine>, request: Request) -> Answer {
@@ -20,7 +33,7 @@ pub(crate) async fn create(State(engine): State<Engine>, request: Request) -> An
 }
 
 pub(crate) async fn inspect(State(engine): State<Engine>, Path(name): Path<String>, query: Query) -> Answer {
-    body::json(&engine.inspect_network(&name, query.get("scope")).await?)
+    body::json(&show(&engine.inspect_network(&name, query.get("scope")).await?))
 }
 
 pub(crate) async fn remove(State(engine): State<Engine>, Path(name): Path<String>) -> Answer {

@@ -625,7 +625,7 @@ fn show(record: &NetworkRecord, containers: HashMap<String, EndpointResource>) -
                     .unwrap_or_else(|| "default".to_owned()),
             ),
             config: Some(config.collect()),
-            options: Some(record.ipam.options.clone().unwrap_or_default()),
+            options: record.ipam.options.clone(),
         }),
         internal: Some(request.internal),
         attachable: Some(record.attachable),

@@ -22,6 +22,7 @@ pub mod sandbox;
 pub mod seal;
 pub mod seccomp;
 pub mod signals;
+pub mod socket;
 pub mod space;
 pub mod terminal;
 mod trace;

@@ -141,7 +141,7 @@ fn a_network_is_shown_as_clients_read_it() {
     let expected = serde_json::json!({
         "Name": "own", "Id": "ab".repeat(32), "Created": "2026-01-01T00:00:00Z", "Scope": "local",
         "Driver": "bridge", "EnableIPv4": true, "EnableIPv6": false,
-        "IPAM": { "Driver": "default", "Options": {}, "Config": [{ "Subnet": "10.9.0.0/16", "Gateway": "10.9.0.1" }] },
+        "IPAM": { "Driver": "default", "Config": [{ "Subnet": "10.9.0.0/16", "Gateway": "10.9.0.1" }] },
         "Internal": false, "Attachable": false, "Ingress": false, "ConfigFrom": { "Network": "" },
         "ConfigOnly": false, "Options": {}, "Labels": {}, "Containers": {},
     });

@@ -469,7 +469,9 @@ impl Engine {
     pub(crate) fn find_places(&self, container: &Container) -> Result<(), EngineError> {
         let mut held = container.record();
         for (key, place) in std::mem::take(&mut held.networks) {
-            let known = if place.network_id.is_empty() { &key } else { &place.network_id };
+            // Those that are always there may have been made anew.
+            let by_name = place.network_id.is_empty() || PREDEFINED.iter().any(|(name, _)| *name == key);
+            let known = if by_name { &key } else { &place.network_id };
             match self.find_network(known) {
                 Ok(record) => {
                     let network_id = record.id().to_owned();

@@ -576,7 +576,7 @@ fn a_refusal_is_read_by_who_still_sends() {
         return;
     }
     let daemon = Daemon::start();
-    for path in ["build", "swarm/init", "plugins/pull", "no/such/page"] {
+    for path in ["build", "swarm/init", "plugins/pull", "info", "no/such/page"] {
         let mut connection = daemon.connect();
         let head = format!("POST /v1.45/{path} HTTP/1.1\r\nHost: d\r\nContent-Length: {}\r\n\r\n", 8 << 20);
         connection.write_all(head.as_bytes()).unwrap();

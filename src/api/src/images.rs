@@ -2,6 +2,7 @@
 
 use axum::Extension;
 use axum::extract::{Path, Request, State};
+use axum::response::IntoResponse;
 use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
 use base64::engine::GeneralPurpose;
@@ -129,7 +130,7 @@ pub(crate) async fn post(
             let (repository, tag) =
                 (query.get("repo").unwrap_or_default(), query.get("tag").unwrap_or_default());
             engine.tag_image(name, repository, tag).await?;
-            body::json_with(StatusCode::CREATED, &Value::Null)
+            Ok(StatusCode::CREATED.into_response())
         }
         _ => Err(ApiError::new(StatusCode::NOT_FOUND, "page not found")),
     }

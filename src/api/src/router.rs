@@ -14,6 +14,7 @@ pub(crate) fn router(engine: Engine) -> Router {
         .merge(of_others())
         .merge(of_what_is_not_here())
         .fallback(system::no_page)
+        .method_not_allowed_fallback(system::no_page)
         .with_state(engine)
 }
 

@@ -83,6 +83,11 @@ pub trait Policy {
         false
     }
 
+    /// Whether somebody else brings the content of a hard link whose target was left out; without that it is an error.
+    fn adopts(&self, _link: &EntryHead<'_>) -> bool {
+        false
+    }
+
     /// Whether an entry takes the place of whatever is there, as layers of images do: then a directory's
     /// entry has the last word about it, and links to directories and directories themselves give way.
     fn replaces_everything(&self) -> bool {
@@ -257,6 +262,7 @@ impl Work<'_> {
         let Some(mut head) = read_head(&mut entry)? else { return self.drain(&mut entry) };
         let mut seen = head.entry();
         match self.policy.decide(&head.shown()) {
+            Decision::Write | Decision::WriteAs(_) if self.is_adopted(&head) => seen.written = false,
             Decision::Write => seen.md5 = self.write(&head, &mut entry)?,
             Decision::WriteAs(path) => {
                 head.path = safe_path(&path)?;
@@ -270,6 +276,11 @@ impl Work<'_> {
         }
         self.entries.push(seen);
         self.drain(&mut entry)
+    }
+
+    /// Whether it is a hard link to what was left out, and the policy has a way to get it.
+    fn is_adopted(&self, head: &Head) -> bool {
+        head.kind == Kind::HardLink && self.skipped.contains(&head.link) && self.policy.adopts(&head.shown())
     }
 
     /// Reads what nobody wanted, so that only headers are left to be read between two entries.
@@ -326,8 +337,9 @@ impl Work<'_> {
     }
 
     fn write_hard_link(&self, head: &Head, name: &str) -> Result<(), TreeError> {
-        let target = self.moved.get(&head.link).unwrap_or(&head.link);
-        if self.skipped.contains(target) {
+        let moved = self.moved.get(&head.link);
+        let target = moved.unwrap_or(&head.link);
+        if moved.is_none() && self.skipped.contains(target) {
             return Err(TreeError::LinkToExcluded { path: head.path.clone(), target: target.clone() });
         }
         let (target_parent, target_name) = self.root.parent(target, "link to")?;

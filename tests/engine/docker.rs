@@ -3,6 +3,7 @@
 //! Expectations are docker's own behaviour. A line is `(command, exit status, what its output has)`; `\n` parts of it must all be
 //! there, and one that begins with `!` must not. `@name` holds the line before until it is true, for what takes a moment.
 
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use crate::support::engine::Daemon;
@@ -239,7 +240,42 @@ fn limits_and_guards_hold_inside() {
                 0,
                 "nameserver 10.1.2.3\nsearch example.org",
             ),
-            ("run --rm --init bb ps", 0, "ps"),
+            ("create --name named --runtime runc bb true", 0, ""),
+            ("inspect named --format {{.HostConfig.Runtime}}", 0, "runc"),
+            ("rm named", 0, ""),
+            ("run --rm --runtime io.containerd.runc.v2 bb true", 0, ""),
+            ("run --rm --runtime runsc bb true", 125, "unknown or invalid runtime name: runsc"),
+            ("info --format '{{json .Runtimes}}'", 0, "\"runc\":\n\"knarr\":\n\"io.containerd.runc.v2\":"),
+        ],
+    );
+}
+
+#[test]
+fn an_init_reaps_and_passes_signals_on() {
+    if !super::ready() {
+        return;
+    }
+    let daemon = Daemon::start();
+    let trap = "run -d --init --name heeds bb sh -c 'trap \"exit 9\" TERM; while :; do sleep 0.1; done'";
+    talk(
+        &daemon,
+        &[
+            ("run --rm --init bb sh -c 'echo $$; exit 7'", 7, "2"),
+            ("run --rm --init bb sh -c 'kill -9 $$'", 137, ""),
+            (
+                "run --rm --init -t bb sh -c 'tty; set -- $(cat /proc/$$/stat); echo group $5 $8'",
+                0,
+                "/dev/pts/0\ngroup 2 2",
+            ),
+            ("run --rm --init bb no-such-program", 127, "executable file not found in $PATH"),
+            ("run --rm --init -u 1000 --read-only --cap-drop ALL bb id -u", 0, "1000"),
+            ("run --rm --init --pid host bb sh -c 'test $$ != 2'", 0, ""),
+            (trap, 0, ""),
+            ("inspect heeds --format {{.HostConfig.Init}}", 0, "true"),
+            ("exec heeds cat /proc/1/comm", 0, "docker-init"),
+            ("exec heeds sh -c '(sleep 0.1 &); sleep 0.3; ps -o stat,args'", 0, "STAT\n!Z"),
+            ("stop heeds", 0, "heeds"),
+            ("inspect heeds --format {{.State.ExitCode}}", 0, "9"),
         ],
     );
 }
@@ -318,7 +354,11 @@ fn volumes_keep_files() {
             ("volume prune -f -a", 0, "kept"),
             ("volume rm kept", 1, "no such volume"),
             ("volume rm -f kept", 0, ""),
-            ("run -d --name copies -v filled:/etc bb sleep 1000", 0, ""),
+            ("create --name copies -v filled:/etc bb sleep 1000", 0, ""),
+            ("run --rm -v filled:/data bb cat /data/passwd", 0, "www:x:33"),
+            ("run --rm -v filled:/data bb rm /data/group", 0, ""),
+            ("start copies", 0, ""),
+            ("exec copies ls /etc", 0, "passwd\n!group"),
             ("exec copies cat /etc/passwd", 0, "www:x:33"),
             ("rm -f copies", 0, ""),
             ("volume rm filled", 0, "filled"),
@@ -380,9 +420,67 @@ fn networks_find_and_part() {
             ("run --rm --network none bb ls /sys/class/net", 0, "lo\n!eth0"),
             ("run --rm --network host bb ls /sys/class/net", 0, "knarr0"),
             ("run --rm --network nobody-here bb true", 125, "network nobody-here not found"),
+            ("create --name early --network later bb sleep 1000", 0, ""),
+            ("start early", 1, "network later not found"),
+            ("network create --subnet 10.78.0.0/24 later", 0, ""),
+            ("start early", 0, "early"),
+            (
+                "inspect early --format '{{(index .NetworkSettings.Networks \"later\").IPAddress}}'",
+                0,
+                "10.78.0.",
+            ),
+            ("rm -f early", 0, ""),
+            ("create --name early --network later --ip 10.78.0.9 bb sleep 1000", 0, ""),
+            ("network rm later", 0, ""),
+            ("network disconnect later early", 0, ""),
+            ("network disconnect -f later early", 1, "is not connected to the network later"),
+            ("network disconnect -f near no-such-one", 1, "endpoint no-such-one not found"),
+            ("network disconnect near no-such-one", 1, "No such container: no-such-one"),
+            ("rm early", 0, ""),
+            (
+                "create --network near --ip 10.99.0.9 bb true",
+                1,
+                "invalid config for network near: invalid endpoint settings:\nno configured subnet contains IP address 10.99.0.9",
+            ),
+            (
+                "create --ip 172.17.0.9 bb true",
+                1,
+                "invalid config for network bridge: invalid endpoint settings:\nuser-specified IP address is supported on user-defined networks only",
+            ),
+            ("run -d --name hosted --network host bb sleep 1000", 0, ""),
+            ("run -d --name alone --network none bb sleep 1000", 0, ""),
+            (
+                "network inspect host --format '{{range .Containers}}{{.Name}}={{.IPv4Address}};{{end}}'",
+                0,
+                "hosted=;",
+            ),
+            (
+                "network inspect none --format '{{range .Containers}}{{.Name}}={{.IPv4Address}};{{end}}'",
+                0,
+                "alone=;",
+            ),
+            ("inspect hosted --format '[{{.NetworkSettings.Networks.host.EndpointID}}]'", 0, "![]"),
+            ("rm -f hosted alone", 0, ""),
             ("network create --internal inner", 0, ""),
             ("run --rm --network inner bb ip route", 0, "!default"),
             ("rm -f web walker", 0, ""),
+            ("run -d --name db -e PASS=word --expose 5432 bb sleep 1000", 0, ""),
+            (
+                "run --rm --name asks --link db:my-db bb env",
+                0,
+                "MY_DB_PORT=tcp://172.17.0.\nMY_DB_PORT_5432_TCP_PORT=5432\nMY_DB_NAME=/asks/my-db\nMY_DB_ENV_PASS=word\n!MY_DB_ENV_PATH",
+            ),
+            ("run -d --name stays --link db bb sleep 1000", 0, ""),
+            ("exec stays env", 0, "DB_ENV_PASS=word"),
+            ("run --rm --link nobody-here:x bb true", 125, "could not get container for nobody-here"),
+            ("stop -t 0 db", 0, ""),
+            (
+                "run --rm --name late --link db bb true",
+                125,
+                "Cannot link to a non running container: /db AS /late/db",
+            ),
+            ("exec stays true", 0, ""),
+            ("rm -f db stays", 0, ""),
             ("network rm near inner", 0, "near\ninner"),
             ("network create gone", 0, ""),
             ("network prune -f", 0, "gone"),
@@ -431,6 +529,8 @@ fn images_come_and_go() {
             ("commit -m remark -c 'CMD [\"cat\", \"/file\"]' maker made:1", 0, "sha256:"),
             ("run --rm made:1", 0, "mine"),
             ("history made:1", 0, "remark"),
+            ("image inspect made:1 --format {{.Parent}}", 0, "sha256:"),
+            ("image inspect bb --format {{.Parent}}", 0, "!sha256:"),
             ("export -o export.tar maker", 0, ""),
             ("import export.tar flat:1", 0, "sha256:"),
             ("run --rm flat:1 cat /file", 0, "mine"),
@@ -456,4 +556,142 @@ fn images_come_and_go() {
             ("node ls", 1, "This node is not a swarm manager"),
         ],
     );
+}
+
+#[test]
+fn a_refusal_is_read_by_who_still_sends() {
+    if !super::ready() {
+        return;
+    }
+    let daemon = Daemon::start();
+    for path in ["build", "swarm/init", "plugins/pull", "no/such/page"] {
+        let mut connection = daemon.connect();
+        let head = format!("POST /v1.45/{path} HTTP/1.1\r\nHost: d\r\nContent-Length: {}\r\n\r\n", 8 << 20);
+        connection.write_all(head.as_bytes()).unwrap();
+        for _ in 0..8 {
+            connection.write_all(&vec![0; 1 << 20]).unwrap_or_else(|error| panic!("{path}: {error}"));
+        }
+        let mut answer = [0; 12];
+        connection.read_exact(&mut answer).unwrap();
+        assert!(matches!(&answer, b"HTTP/1.1 501" | b"HTTP/1.1 404"), "{path}: {}", answer.escape_ascii());
+    }
+}
+
+/// Asks for a websocket, and answers with all that comes until it is closed.
+fn over_websocket(daemon: &Daemon, path: &str, sent: &[u8]) -> Vec<u8> {
+    let mut connection = daemon.connect();
+    let head = format!(
+        "GET /v1.45{path} HTTP/1.1\r\nHost: d\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    );
+    connection.write_all(head.as_bytes()).unwrap();
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        connection.read_exact(&mut byte).unwrap();
+        answer.extend_from_slice(&byte);
+    }
+    let answer = String::from_utf8(answer).unwrap();
+    assert!(
+        answer.starts_with("HTTP/1.1 101") && answer.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="),
+        "{answer}"
+    );
+    connection.write_all(sent).unwrap();
+    let mut all = Vec::new();
+    connection.read_to_end(&mut all).unwrap();
+    all
+}
+
+#[test]
+fn a_websocket_has_a_programs_streams() {
+    if !super::ready() {
+        return;
+    }
+    let daemon = Daemon::start();
+    daemon.ask(&["run", "-d", "-i", "--name", "says", "bb", "sh", "-c", "read line; echo \"heard $line\""]);
+    // `hi` and the end of its line, masked with nothing.
+    let hi = [0x82, 0x83, 0, 0, 0, 0, b'h', b'i', b'\n'];
+    let all = over_websocket(&daemon, "/containers/says/attach/ws?stream=1&stdin=1&stdout=1", &hi);
+    assert_eq!(all, b"\x82\x09heard hi\n\x88\x02\x03\xe8", "{}", all.escape_ascii());
+    talk(&daemon, &[("rm says", 0, "says")]);
+}
+
+#[test]
+fn a_commit_of_what_ends_meanwhile_is_made() {
+    if !super::ready() {
+        return;
+    }
+    let daemon = Daemon::start();
+    for round in 0..20 {
+        let name = format!("brief{round}");
+        daemon.ask(&["run", "-d", "--name", &name, "bb", "touch", "/made"]);
+        daemon.ask(&["commit", &name]);
+    }
+}
+
+/// What the API itself answers: the docker CLI fills in what is not there.
+fn document(daemon: &Daemon, path: &str) -> serde_json::Value {
+    let mut connection = daemon.connect();
+    write!(connection, "GET /v1.50{path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    connection.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 200"), "{path}: {answer}");
+    serde_json::from_str(body).unwrap()
+}
+
+#[test]
+fn documents_have_the_fields_that_clients_read() {
+    if !super::ready() {
+        return;
+    }
+    let daemon = Daemon::start();
+    daemon.ask(&["run", "-d", "--name", "one", "bb", "sleep", "1000"]);
+    daemon.ask(&["tag", "bb", "same:1"]);
+    daemon.ask(&["commit", "one", "more:1"]);
+    let none = serde_json::json!([]);
+    let info = document(&daemon, "/info");
+    assert_eq!((&info["Isolation"], &info["GenericResources"]), (&"".into(), &none));
+    assert_eq!((&info["Swarm"]["RemoteManagers"], &info["Plugins"]["Authorization"]), (&none, &none));
+    assert_eq!(info["DefaultRuntime"], "runc");
+    let listed = &document(&daemon, "/containers/json?size=1")[0];
+    assert!(listed["NetworkSettings"]["Networks"]["bridge"].as_object().unwrap().contains_key("DNSNames"));
+    assert_eq!(listed["SizeRw"], 0, "{listed}");
+    let size = document(&daemon, "/images/bb/json")["Size"].clone();
+    assert_eq!(listed["SizeRootFs"], size);
+    let one = document(&daemon, "/containers/one/json");
+    assert_eq!(one["HostConfig"]["CgroupnsMode"], "private");
+    assert_eq!(one["HostConfig"]["Runtime"], "runc");
+    assert_eq!(one["ImageManifestDescriptor"]["digest"], one["Image"]);
+    let images = document(&daemon, "/images/json?manifests=1&shared-size=1");
+    assert_eq!(images.as_array().unwrap().len(), 2, "{images}");
+    for image in images.as_array().unwrap() {
+        assert_eq!(
+            (&image["SharedSize"], &image["Manifests"][0]["Available"]),
+            (&size, &true.into()),
+            "{image}"
+        );
+        assert_eq!(image["Manifests"][0]["ImageData"]["Platform"]["os"], "linux");
+    }
+    assert_eq!(document(&daemon, "/networks/bridge")["IPAM"]["Options"], serde_json::json!({}));
+    let usage = document(&daemon, "/system/df");
+    assert_eq!((&usage["LayersSize"], &usage["Images"][0]["SharedSize"]), (&size, &size), "{usage}");
+}
+
+#[test]
+fn all_tags_go_to_a_registry_and_come_back() {
+    if !super::ready() {
+        return;
+    }
+    let daemon = Daemon::start();
+    let _registry = daemon.serve_registry("127.0.0.1:5000");
+    let name = "127.0.0.1:5000/many/app";
+    let tags = ["1", "2"].map(|tag| format!("{name}:{tag}"));
+    tags.iter().for_each(|tag| drop(daemon.ask(&["tag", "bb", tag])));
+    let told = daemon.ask(&["push", "-a", name]);
+    assert!(told.contains("1: digest: sha256:") && told.contains("2: digest: sha256:"), "{told}");
+    tags.iter().for_each(|tag| drop(daemon.ask(&["rmi", tag])));
+    let told = daemon.ask(&["pull", "-a", name]);
+    assert!(told.contains("1: Pulling from many/app") && told.contains("2: Pulling from many/app"), "{told}");
+    tags.iter().for_each(|tag| drop(daemon.ask(&["image", "inspect", tag])));
 }

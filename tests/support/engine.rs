@@ -109,6 +109,22 @@ impl Daemon {
         Command::new("nsenter").arg(net).arg("busybox").args(arguments).output().unwrap()
     }
 
+    /// Serves an empty registry in the daemon's network namespace.
+    pub(crate) fn serve_registry(&self, address: &str) -> Holder {
+        let net = format!("--net=/proc/{}/ns/net", self.child.id());
+        let mut command = Command::new("nsenter");
+        command.args([&net, env!("CARGO_BIN_EXE_knarr"), "registry", "serve", "--listen", address]);
+        command.arg(self.dir.path().join("registry")).stdin(Stdio::null()).stdout(Stdio::null());
+        let registry = Holder(command.spawn().unwrap());
+        let url = format!("http://{address}/v2/");
+        let begun = Instant::now();
+        while !self.outside(&["wget", "-qO-", &url]).status.success() {
+            assert!(begun.elapsed() < PATIENCE, "the registry does not answer");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        registry
+    }
+
     /// Ends it without a word, as a crash does.
     pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
@@ -152,7 +168,7 @@ impl Daemon {
     }
 }
 
-/// Keeps a network namespace.
+/// A process that ends with the test: it keeps a network namespace, or serves there.
 pub(crate) struct Holder(Child);
 
 impl Drop for Holder {

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
 use crate::error::{Answer, ApiError};
+use crate::lenient::Lenient;
 
 /// No document that clients send is larger than this.
 const MAX_JSON_BYTES: usize = 8 << 20;
@@ -47,7 +48,7 @@ pub(crate) async fn read<T: DeserializeOwned>(request: http::Request<Body>) -> R
 
 /// A document as what it should be.
 pub(crate) fn typed<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
-    serde_json::from_value(value).map_err(|error| ApiError::invalid(format!("invalid JSON: {error}")))
+    T::deserialize(Lenient(value)).map_err(|error| ApiError::invalid(format!("invalid JSON: {error}")))
 }
 
 fn too_large() -> ApiError {
@@ -58,7 +59,7 @@ fn too_large() -> ApiError {
 }
 
 /// Go's clients write null for what is empty.
-fn without_nulls(value: Value) -> Value {
+pub(crate) fn without_nulls(value: Value) -> Value {
     match value {
         Value::Object(object) => {
             let kept = object.into_iter().filter(|(_, value)| !value.is_null());

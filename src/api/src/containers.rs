@@ -20,9 +20,13 @@ use tokio::sync::mpsc;
 use crate::body;
 use crate::error::{Answer, ApiError};
 use crate::hijack;
+use crate::legacy;
 use crate::query::Query;
 use crate::version::Version;
+use crate::websocket;
 
+/// A log is there at once: clients that read what comes with the head of an answer by other means would lose it.
+const LOG_PAUSE: Duration = Duration::from_millis(20);
 /// Between two samples of statistics.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 
@@ -34,7 +38,8 @@ pub(crate) async fn list(State(engine): State<Engine>, query: Query) -> Answer {
         size: query.flag("size"),
         filters: query.filters()?,
     };
-    body::json(&engine.list_containers(&wanted).await?)
+    let containers = engine.list_containers(&wanted).await?;
+    body::json(&containers.iter().map(legacy::container_summary).collect::<Vec<_>>())
 }
 
 pub(crate) async fn create(State(engine): State<Engine>, query: Query, request: Request) -> Answer {
@@ -191,15 +196,44 @@ pub(crate) async fn attach(
     query: Query,
     request: Request,
 ) -> Answer {
-    let wanted = AttachRequest {
+    let wanted = wanted_streams(&query);
+    let attached = engine.attach_container(&name, wanted, query.get("detachKeys")).await?;
+    if !wanted.logs {
+        return Ok(hijack::hijack(request, attached, version).await);
+    }
+    let tty = attached.tty;
+    let start = async {
+        tokio::time::sleep(LOG_PAUSE).await;
+        Some(attached)
+    };
+    Ok(hijack::hijack_then(request, tty, version, start).await)
+}
+
+fn wanted_streams(query: &Query) -> AttachRequest {
+    AttachRequest {
         logs: query.flag("logs"),
         stream: query.flag("stream"),
         stdin: query.flag("stdin"),
         stdout: query.flag("stdout"),
         stderr: query.flag("stderr"),
-    };
+    }
+}
+
+/// Before 1.42 a websocket had all streams, whatever was asked for.
+pub(crate) async fn attach_websocket(
+    State(engine): State<Engine>,
+    Extension(version): Extension<Version>,
+    Path(name): Path<String>,
+    query: Query,
+    request: Request,
+) -> Answer {
+    let accept = websocket::accept_key(request.headers())?;
+    let mut wanted = wanted_streams(&query);
+    if version < Version(42) {
+        (wanted.stdin, wanted.stdout, wanted.stderr) = (true, true, true);
+    }
     let attached = engine.attach_container(&name, wanted, query.get("detachKeys")).await?;
-    Ok(hijack::hijack(request, attached, version).await)
+    websocket::hijack(request, accept, attached)
 }
 
 pub(crate) async fn logs(

@@ -1,5 +1,6 @@
 //! `/images`, `/distribution`.
 
+use axum::Extension;
 use axum::extract::{Path, Request, State};
 use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
@@ -7,19 +8,21 @@ use base64::engine::GeneralPurpose;
 use base64::engine::general_purpose::{GeneralPurposeConfig, STANDARD};
 use http::{HeaderMap, StatusCode};
 use knarr_engine::Engine;
-use knarr_engine::images::ImageQuery;
-use knarr_engine::models::AuthConfig;
+use knarr_engine::images::{ImageQuery, RegistryAuth};
 use serde_json::Value;
 
 use crate::body;
 use crate::error::{Answer, ApiError};
+use crate::legacy;
 use crate::query::Query;
+use crate::version::Version;
 
 pub(crate) async fn list(State(engine): State<Engine>, query: Query) -> Answer {
     let wanted = ImageQuery {
         all: query.flag("all"),
         digests: query.flag("digests"),
         shared_size: query.flag("shared-size"),
+        manifests: query.flag("manifests"),
         filters: query.filters()?,
     };
     body::json(&engine.list_images(&wanted).await?)
@@ -53,7 +56,7 @@ pub(crate) async fn create(State(engine): State<Engine>, query: Query, request: 
 }
 
 /// Who the client is at a registry: base64 of JSON, in either alphabet.
-pub(crate) fn auth(headers: &HeaderMap) -> Result<Option<AuthConfig>, ApiError> {
+pub(crate) fn auth(headers: &HeaderMap) -> Result<Option<RegistryAuth>, ApiError> {
     let Some(text) =
         headers.get("x-registry-auth").and_then(|text| text.to_str().ok()).filter(|text| !text.is_empty())
     else {
@@ -65,12 +68,8 @@ pub(crate) fn auth(headers: &HeaderMap) -> Result<Option<AuthConfig>, ApiError> 
     let bytes = bytes.map_err(|_| ApiError::invalid("invalid X-Registry-Auth header: it is not base64"))?;
     let value: Value = serde_json::from_slice(&bytes)
         .map_err(|error| ApiError::invalid(format!("invalid X-Registry-Auth header: {error}")))?;
-    let auth: AuthConfig = serde_json::from_value(value)
-        .map_err(|error| ApiError::invalid(format!("invalid X-Registry-Auth header: {error}")))?;
-    let said = [&auth.username, &auth.password]
-        .iter()
-        .any(|text| text.as_ref().is_some_and(|text| !text.is_empty()));
-    Ok(said.then_some(auth))
+    let auth: RegistryAuth = body::typed(body::without_nulls(value))?;
+    Ok(auth.is_given().then_some(auth))
 }
 
 pub(crate) async fn load(State(engine): State<Engine>, query: Query, request: Request) -> Answer {
@@ -93,15 +92,26 @@ pub(crate) async fn prune(State(engine): State<Engine>, query: Query) -> Answer 
 }
 
 /// Names have slashes: what is done stands behind the last one.
-pub(crate) async fn get(State(engine): State<Engine>, Path(rest): Path<String>) -> Answer {
+pub(crate) async fn get(
+    State(engine): State<Engine>,
+    Extension(version): Extension<Version>,
+    Path(rest): Path<String>,
+    query: Query,
+) -> Answer {
     match rest.rsplit_once('/') {
-        Some((name, "json")) => body::json(&engine.inspect_image(name).await?),
+        Some((name, "json")) => inspect(&engine, name, query.flag("manifests"), version).await,
         Some((name, "history")) => body::json(&engine.history_image(name).await?),
         Some((name, "get")) => {
             Ok(body::bytes(engine.save_images(vec![name.to_owned()]).await?, "application/x-tar"))
         }
         _ => Err(ApiError::new(StatusCode::NOT_FOUND, "page not found")),
     }
+}
+
+async fn inspect(engine: &Engine, name: &str, manifests: bool, version: Version) -> Answer {
+    let image = serde_json::to_value(engine.inspect_image(name, manifests).await?).unwrap_or_default();
+    let parent = engine.parent_of_image(name).await?;
+    body::json(&legacy::image(image, parent, version))
 }
 
 pub(crate) async fn post(

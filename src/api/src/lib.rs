@@ -7,10 +7,13 @@
 
 mod body;
 mod containers;
+mod drain;
 mod error;
 mod exec;
 mod hijack;
 mod images;
+mod legacy;
+mod lenient;
 mod networks;
 mod query;
 mod router;
@@ -18,5 +21,6 @@ mod serve;
 mod system;
 mod version;
 mod volumes;
+mod websocket;
 
 pub use serve::{Listen, Tls, serve};

@@ -26,6 +26,7 @@ use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
+use crate::drain::{Kept, waits_for_word};
 use crate::router::router;
 use crate::version;
 
@@ -120,7 +121,15 @@ impl Drop for Active {
 
 impl Service {
     async fn answer(&self, request: Request<Incoming>) -> Result<Response, std::convert::Infallible> {
-        let mut response = self.route(request.map(Body::new)).await;
+        let silent = waits_for_word(request.headers());
+        let (parts, body) = request.into_parts();
+        let kept = Kept::new(Body::new(body));
+        let mut response = self.route(Request::from_parts(parts, Body::new(kept.clone()))).await;
+        let refused = response.status().is_client_error() || response.status().is_server_error();
+        if refused && !silent {
+            // Meanwhile the answer is on its way.
+            tokio::spawn(kept.drain());
+        }
         version::mark(&mut response);
         Ok(response)
     }

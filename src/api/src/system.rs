@@ -4,7 +4,7 @@ use axum::extract::{Request, State};
 use axum::response::{IntoResponse, Response};
 use http::{StatusCode, header};
 use knarr_engine::Engine;
-use knarr_engine::models::AuthConfig;
+use knarr_engine::images::RegistryAuth;
 use serde_json::{Value, json};
 
 use crate::body;
@@ -40,7 +40,7 @@ pub(crate) async fn disk_usage(State(engine): State<Engine>, query: Query) -> An
 }
 
 pub(crate) async fn login(State(engine): State<Engine>, request: Request) -> Answer {
-    let auth: AuthConfig = body::read(request).await?;
+    let auth: RegistryAuth = body::read(request).await?;
     let status = engine.login(auth).await?;
     body::json(&json!({ "Status": status, "IdentityToken": "" }))
 }
@@ -86,10 +86,6 @@ pub(crate) async fn no_search() -> Answer {
     Err(ApiError::unsupported(
         "searching an index of images is not supported: `knarr search tags NAME` lists a repository's tags",
     ))
-}
-
-pub(crate) async fn no_websocket() -> Answer {
-    Err(ApiError::unsupported("attaching over a websocket is not supported: attach with POST and an upgrade"))
 }
 
 pub(crate) async fn no_page() -> Answer {

@@ -1,5 +1,6 @@
 //! Images that containers hold: what they are made of stays in the store for as long as they are there.
 
+use bollard_stubs::models::OciDescriptor;
 use knarr_store::Found;
 
 use crate::containers::Record;
@@ -19,13 +20,22 @@ impl Engine {
 }
 
 impl Engine {
-    /// What the unpacked layers of an image take on the disk; 0 when it is not there.
+    /// The manifest that a container's image has for it.
+    pub(crate) async fn manifest_of(&self, digest: &str) -> Option<OciDescriptor> {
+        let (store, name) = (self.store().clone(), digest.to_owned());
+        let found = crate::containers::blocking(move || {
+            let found = store.find(&name)?;
+            Ok(crate::images::Entry::unnamed(&store, &found.descriptor)?.image)
+        });
+        found.await.ok().flatten().map(|image| crate::images::shown(&image.descriptor))
+    }
+
+    /// What the unpacked layers of an image hold; 0 when it is not there.
     pub(crate) async fn image_bytes(&self, digest: &str) -> u64 {
         let (store, name) = (self.store().clone(), digest.to_owned());
         let bytes = crate::containers::blocking(move || {
             let found = store.find(&name)?;
-            let image = store.image(&found.descriptor, &crate::containers::platform_of(None)?)?;
-            Ok(image.manifest.layers.iter().map(|layer| layer.size).sum())
+            Ok(crate::images::Entry::unnamed(&store, &found.descriptor)?.size_bytes(&store))
         });
         bytes.await.unwrap_or_default()
     }

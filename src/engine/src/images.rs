@@ -9,11 +9,14 @@ mod archive;
 mod change;
 mod entry;
 mod glob;
+mod manifests;
 mod pull;
 mod push;
 mod registry;
 mod remove;
 mod told;
+
+use std::collections::HashMap;
 
 pub use entry::name_fits;
 
@@ -21,8 +24,11 @@ use bollard_stubs::models::{
     DriverData, ImageHistoryResponseItem, ImageInspect, ImageInspectMetadata, ImageInspectRootFs,
     ImageSummary, OciDescriptor, OciPlatform,
 };
+use knarr_base::Digest;
 use knarr_oci::{Descriptor, ImageConfig, Platform};
 use knarr_store::Store;
+
+pub use registry::RegistryAuth;
 
 pub(crate) use archive::put_image;
 pub(crate) use change::{Changes, image_config, run_config};
@@ -34,6 +40,9 @@ use crate::containers::blocking;
 use crate::filters::Filters;
 use crate::{Engine, EngineError};
 
+/// The image that a commit was made on, in its configuration.
+pub(crate) const PARENT: &str = "parent";
+
 /// What `GET /images/json` asks for.
 #[derive(Clone, Debug, Default)]
 pub struct ImageQuery {
@@ -41,8 +50,10 @@ pub struct ImageQuery {
     pub all: bool,
     /// With `RepoDigests`.
     pub digests: bool,
-    /// With the number of containers.
+    /// With what other images have, too.
     pub shared_size: bool,
+    /// With their manifests.
+    pub manifests: bool,
     /// dangling, label, before, since, reference, until.
     pub filters: Filters,
 }
@@ -56,14 +67,33 @@ impl Engine {
     /// A filter is wrong, or the store cannot be read.
     pub async fn list_images(&self, query: &ImageQuery) -> Result<Vec<ImageSummary>, EngineError> {
         query.filters.allow(&FILTERS)?;
-        let (store, filters) = (self.store().clone(), query.filters.clone());
-        let used = self.used_images();
+        let (store, query) = (self.store().clone(), query.clone());
+        let users = self.users_of_images();
         blocking(move || {
-            let chosen = choose(&store, &filters)?;
-            let users = |id: &str| used.iter().filter(|image| *image == id).count();
-            Ok(chosen.iter().map(|entry| summary(&store, entry, users(&entry.id()))).collect())
+            let chosen = choose(&store, &query.filters)?;
+            let shares = if query.shared_size { Some(Shares::of(&entries(&store)?)) } else { None };
+            let show = |entry: &Entry| {
+                let users = users.get(&entry.id()).map_or(&[][..], Vec::as_slice);
+                let mut shown = summary(&store, entry, users.len());
+                if let Some(shares) = &shares {
+                    shown.shared_size = signed(shares.bytes(&store, entry));
+                }
+                shown.manifests = query.manifests.then(|| manifests::summaries(&store, entry, users));
+                shown
+            };
+            Ok(chosen.iter().map(show).collect())
         })
         .await
+    }
+
+    /// The containers of each image.
+    fn users_of_images(&self) -> HashMap<String, Vec<String>> {
+        let mut users: HashMap<String, Vec<String>> = HashMap::new();
+        for container in self.shared().containers.all() {
+            let image = container.record().image.clone();
+            users.entry(image).or_default().push(container.id.clone());
+        }
+        users
     }
 
     /// The image of each container.
@@ -72,18 +102,36 @@ impl Engine {
         containers.iter().map(|container| container.record().image.clone()).collect()
     }
 
-    /// `GET /images/{name}/json`.
+    /// `GET /images/{name}/json`, with its manifests when they are asked for.
     ///
     /// # Errors
     /// There is no such image.
-    pub async fn inspect_image(&self, name: &str) -> Result<ImageInspect, EngineError> {
+    pub async fn inspect_image(&self, name: &str, manifests: bool) -> Result<ImageInspect, EngineError> {
         let (store, name) = (self.store().clone(), name.to_owned());
+        let users = self.users_of_images();
         blocking(move || {
             let found = find(&store, &name)?;
             let all = entries(&store)?;
             let entry = all.into_iter().find(|entry| entry.descriptor.digest == found.descriptor.digest);
             let entry = entry.map_or_else(|| Entry::unnamed(&store, &found.descriptor), Ok)?;
-            Ok(inspected(&store, &entry))
+            let users = users.get(&entry.id()).map_or(&[][..], Vec::as_slice);
+            let manifests = manifests.then(|| manifests::summaries(&store, &entry, users));
+            Ok(ImageInspect { manifests, ..inspected(&store, &entry) })
+        })
+        .await
+    }
+
+    /// The image that one was committed on, as long as it is here; else nothing.
+    ///
+    /// # Errors
+    /// There is no such image.
+    pub async fn parent_of_image(&self, name: &str) -> Result<String, EngineError> {
+        let (store, name) = (self.store().clone(), name.to_owned());
+        blocking(move || {
+            let found = find(&store, &name)?;
+            let config = Entry::unnamed(&store, &found.descriptor)?.image.map(|image| image.config);
+            let parent = config.and_then(|config| Some(config.other.get(PARENT)?.as_str()?.to_owned()));
+            Ok(parent.filter(|parent| descriptor_of(&store, parent).is_ok()).unwrap_or_default())
         })
         .await
     }
@@ -164,6 +212,31 @@ fn choose(store: &Store, filters: &Filters) -> Result<Vec<Entry>, EngineError> {
         other.created().cmp(&one.created()).then_with(|| one.descriptor.digest.cmp(&other.descriptor.digest))
     });
     Ok(chosen)
+}
+
+/// In how many images each layer is.
+struct Shares(HashMap<Digest, usize>);
+
+impl Shares {
+    fn of(entries: &[Entry]) -> Self {
+        let mut counts = HashMap::new();
+        for image in entries.iter().filter_map(|entry| entry.image.as_ref()) {
+            let layers: std::collections::BTreeSet<Digest> =
+                image.layers().map(|(_, diff_id)| diff_id).collect();
+            layers.into_iter().for_each(|layer| *counts.entry(layer).or_default() += 1);
+        }
+        Self(counts)
+    }
+
+    /// What an image has that others have, too.
+    fn bytes(&self, store: &Store, entry: &Entry) -> u64 {
+        let shared = |diff_id: &Digest| self.0.get(diff_id).is_some_and(|images| *images > 1);
+        let layers = entry.image.iter().flat_map(knarr_store::Image::layers);
+        let layers = layers.filter(|(_, diff_id)| shared(diff_id));
+        let size =
+            |(layer, diff_id): (&Descriptor, Digest)| unpacked_bytes(store, diff_id).unwrap_or(layer.size);
+        layers.map(size).fold(0, u64::saturating_add)
+    }
 }
 
 fn summary(store: &Store, entry: &Entry, users: usize) -> ImageSummary {

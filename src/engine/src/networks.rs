@@ -302,8 +302,13 @@ impl Engine {
         let mut containers = HashMap::new();
         for container in self.shared().containers.all() {
             let held = container.record();
-            let endpoint = held.networks.values().find(|place| place.network_id == record.id());
-            let Some(endpoint) = endpoint.and_then(|place| place.endpoint.as_ref()) else { continue };
+            let place = held.networks.values().find(|place| place.network_id == record.id());
+            let Some(place) = place.filter(|_| held.state.running) else { continue };
+            let Some(endpoint) = &place.endpoint else {
+                let id = bare_endpoint_id(&container.id, record.id());
+                containers.insert(container.id.clone(), bare_resource(&held.name, id));
+                continue;
+            };
             let text = |net: Option<ipnet::IpNet>| Some(net.map(|net| net.to_string()).unwrap_or_default());
             let resource = EndpointResource {
                 name: Some(held.name.clone()),
@@ -359,10 +364,18 @@ impl Engine {
         name: &str,
         request: NetworkConnectRequest,
     ) -> Result<(), EngineError> {
-        let record = self.find_network(name)?;
         let container = self.shared().containers.find(&request.container)?;
         let _turn = container.turn.lock().await;
         let asked = request.endpoint_config.unwrap_or_default();
+        let record = match self.find_network(name) {
+            // It is looked for again when the container is started.
+            Err(error) if error.kind() == Kind::NotFound && !container.record().state.running => {
+                let place = Attachment { asked, ..Attachment::default() };
+                self.change(&container, |held| drop(held.networks.insert(name.to_owned(), place))).await;
+                return Ok(());
+            }
+            found => found?,
+        };
         self.may_connect(&record, &container, &asked)?;
         let mut place = Attachment { network_id: record.id().to_owned(), asked, endpoint: None };
         let running = container.record().state.running;
@@ -422,7 +435,53 @@ impl Engine {
                 format!("endpoint with name {} already exists in network {}", held.name, record.name()),
             ));
         }
-        check_endpoint(record, asked)
+        check_endpoint(Some(record), asked)
+    }
+
+    /// A place in a network that a container is to have; one of a network that is not there yet is found when it starts.
+    ///
+    /// # Errors
+    /// The network cannot give such a place, or the name is of several.
+    pub(crate) fn place_in(
+        &self,
+        name: &str,
+        asked: EndpointSettings,
+    ) -> Result<(String, Attachment), EngineError> {
+        let found = match self.find_network(name) {
+            Ok(record) => Some(record),
+            Err(error) if error.kind() == Kind::NotFound => None,
+            Err(error) => return Err(error),
+        };
+        check_endpoint(found.as_ref(), &asked).map_err(|error| {
+            EngineError::invalid(format!("invalid config for network {name}: {}", error.message()))
+        })?;
+        let (name, network_id) = found.map_or_else(
+            || (name.to_owned(), String::new()),
+            |record| (record.name().to_owned(), record.id().to_owned()),
+        );
+        Ok((name, Attachment { network_id, asked, endpoint: None }))
+    }
+
+    /// Finds the networks of a container that is about to start.
+    ///
+    /// # Errors
+    /// One is not there, or not any more.
+    pub(crate) fn find_places(&self, container: &Container) -> Result<(), EngineError> {
+        let mut held = container.record();
+        for (key, place) in std::mem::take(&mut held.networks) {
+            let known = if place.network_id.is_empty() { &key } else { &place.network_id };
+            match self.find_network(known) {
+                Ok(record) => {
+                    let network_id = record.id().to_owned();
+                    held.networks.insert(record.name().to_owned(), Attachment { network_id, ..place });
+                }
+                Err(error) => {
+                    held.networks.insert(key, place);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// `POST /networks/{id}/disconnect`.
@@ -433,11 +492,24 @@ impl Engine {
         &self,
         name: &str,
         container: &str,
-        _force: bool,
+        force: bool,
     ) -> Result<(), EngineError> {
-        let record = self.find_network(name)?;
-        let container = self.shared().containers.find(container)?;
+        let found = self.find_network(name);
+        let container = match self.shared().containers.find(container) {
+            // What is gone has no place in any network.
+            Err(_) if force => {
+                found?;
+                return Err(EngineError::not_found(format!("endpoint {container} not found")));
+            }
+            container => container?,
+        };
         let _turn = container.turn.lock().await;
+        let record = match found {
+            Err(_) if force || !container.record().state.running => {
+                return self.forget_place(&container, name).await;
+            }
+            found => found?,
+        };
         if record.network.request.driver == Driver::Host {
             return Err(EngineError::invalid(
                 "cannot disconnect container from host network - container was created in host network mode",
@@ -462,6 +534,22 @@ impl Engine {
             self.refresh_hosts(&container).await?;
             self.tell_network("disconnect", record.id(), &container.id);
         }
+        Ok(())
+    }
+
+    /// Takes a container out of a network that is gone.
+    async fn forget_place(&self, container: &Arc<Container>, name: &str) -> Result<(), EngineError> {
+        let known = |place: &Attachment| !name.is_empty() && place.network_id.starts_with(name);
+        let key = {
+            let held = container.record();
+            let mut places = held.networks.iter();
+            places.find(|(key, place)| *key == name || known(place)).map(|(key, _)| key.clone())
+        };
+        let Some(key) = key else {
+            let text = format!("container {} is not connected to the network {name}", container.id);
+            return Err(EngineError::said(Kind::Forbidden, text));
+        };
+        self.change(container, |held| drop(held.networks.remove(&key))).await;
         Ok(())
     }
 
@@ -492,6 +580,24 @@ impl Engine {
     }
 }
 
+/// The place of a container that has no interface for it: in the host's network, or in none.
+fn bare_resource(name: &str, id: String) -> EndpointResource {
+    let none = || Some(String::new());
+    EndpointResource {
+        name: Some(name.to_owned()),
+        endpoint_id: Some(id),
+        mac_address: none(),
+        ipv4_address: none(),
+        ipv6_address: none(),
+    }
+}
+
+/// What such a place is called: the same as long as it is there.
+pub(crate) fn bare_endpoint_id(container: &str, network: &str) -> String {
+    let text = format!("{container} {network}");
+    hex::encode(ring::digest::digest(&ring::digest::SHA256, text.as_bytes()))
+}
+
 fn show(record: &NetworkRecord, containers: HashMap<String, EndpointResource>) -> NetworkInspect {
     let request = &record.network.request;
     let config = request.pools.iter().map(|pool| IpamConfig {
@@ -519,7 +625,7 @@ fn show(record: &NetworkRecord, containers: HashMap<String, EndpointResource>) -
                     .unwrap_or_else(|| "default".to_owned()),
             ),
             config: Some(config.collect()),
-            options: record.ipam.options.clone(),
+            options: Some(record.ipam.options.clone().unwrap_or_default()),
         }),
         internal: Some(request.internal),
         attachable: Some(record.attachable),

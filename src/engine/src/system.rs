@@ -12,7 +12,8 @@ use bollard_stubs::models::{
     BuildCacheDiskUsage, Commit, ContainersDiskUsage, FirewallInfo, ImagesDiskUsage, IndexInfo,
     LocalNodeState, PluginsInfo, RegistryServiceConfig, Runtime, SwarmInfo, SystemDataUsageResponse,
     SystemInfo, SystemInfoCgroupDriverEnum, SystemInfoCgroupVersionEnum, SystemInfoDefaultAddressPools,
-    SystemVersion, SystemVersionComponents, SystemVersionPlatform, VolumeUsageData, VolumesDiskUsage,
+    SystemInfoIsolationEnum, SystemVersion, SystemVersionComponents, SystemVersionPlatform, VolumeUsageData,
+    VolumesDiskUsage,
 };
 use knarr_base::Architecture;
 use serde_json::Value;
@@ -27,6 +28,10 @@ use crate::{Engine, EngineError};
 pub const API_VERSION: &str = "1.53";
 /// The oldest.
 pub const MIN_API_VERSION: &str = "1.24";
+/// Our runtime, and what clients of docker call theirs.
+pub(crate) const RUNTIMES: [&str; 3] = ["knarr", "runc", "io.containerd.runc.v2"];
+/// What it is called where nobody asked: clients compare it with the one that they know.
+pub(crate) const DEFAULT_RUNTIME: &str = "runc";
 /// Ours.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -196,7 +201,8 @@ impl Engine {
     }
 
     async fn image_usage(&self) -> Result<ImagesDiskUsage, EngineError> {
-        let images = self.list_images(&ImageQuery { all: true, ..ImageQuery::default() }).await?;
+        let query = ImageQuery { all: true, shared_size: true, ..ImageQuery::default() };
+        let images = self.list_images(&query).await?;
         let used = self.used_images();
         let (store, kept) = (self.store().clone(), used.clone());
         let (total, needed) = blocking(move || {
@@ -297,7 +303,7 @@ fn of_machine(root: &Path) -> SystemInfo {
         plugins: Some(PluginsInfo {
             volume: Some(strings(&["local"])),
             network: Some(strings(&["bridge", "host", "null"])),
-            authorization: None,
+            authorization: Some(Vec::new()),
             log: Some(strings(&["journald", "json-file", "local"])),
         }),
         memory_limit: Some(cgroups.has("memory")),
@@ -336,18 +342,17 @@ fn of_machine(root: &Path) -> SystemInfo {
         name: Some(rustix::system::uname().nodename().to_string_lossy().into_owned()),
         experimental_build: Some(false),
         server_version: Some(VERSION.to_owned()),
-        runtimes: Some(HashMap::from([(
-            "knarr".to_owned(),
-            Runtime { path: Some("knarr".to_owned()), ..Runtime::default() },
-        )])),
-        default_runtime: Some("knarr".to_owned()),
+        runtimes: Some(HashMap::from(RUNTIMES.map(|name| {
+            (name.to_owned(), Runtime { path: Some("knarr".to_owned()), ..Runtime::default() })
+        }))),
+        default_runtime: Some(DEFAULT_RUNTIME.to_owned()),
         swarm: Some(SwarmInfo {
             node_id: Some(String::new()),
             node_addr: Some(String::new()),
             local_node_state: Some(LocalNodeState::INACTIVE),
             control_available: Some(false),
             error: Some(String::new()),
-            remote_managers: None,
+            remote_managers: Some(Vec::new()),
             ..SwarmInfo::default()
         }),
         live_restore_enabled: yes,
@@ -359,6 +364,8 @@ fn of_machine(root: &Path) -> SystemInfo {
         firewall_backend: Some(FirewallInfo { driver: Some("nftables".to_owned()), info: None }),
         warnings: Some(warnings(&cgroups)),
         cdi_spec_dirs: Some(Vec::new()),
+        generic_resources: Some(Vec::new()),
+        isolation: Some(SystemInfoIsolationEnum::EMPTY),
         ..SystemInfo::default()
     }
 }

@@ -336,7 +336,7 @@ impl Engine {
     }
 }
 
-/// What the files of a tree take on the disk; what cannot be looked at is not counted.
+/// What the files of a tree hold; directories, and what cannot be looked at, are not counted.
 pub(crate) fn tree_bytes(path: &Path) -> u64 {
     use std::os::unix::fs::MetadataExt;
     let Ok(entries) = fs::read_dir(path) else { return 0 };
@@ -345,11 +345,10 @@ pub(crate) fn tree_bytes(path: &Path) -> u64 {
     let mut left: Vec<_> = entries.flatten().collect();
     while let Some(entry) = left.pop() {
         let Ok(meta) = fs::symlink_metadata(entry.path()) else { continue };
-        if meta.nlink() < 2 || seen.insert((meta.dev(), meta.ino())) {
-            bytes += meta.len();
-        }
         if meta.is_dir() {
             left.extend(fs::read_dir(entry.path()).into_iter().flatten().flatten());
+        } else if meta.nlink() < 2 || seen.insert((meta.dev(), meta.ino())) {
+            bytes += meta.len();
         }
     }
     bytes

@@ -12,6 +12,7 @@ pub mod capability;
 pub mod cgroup;
 pub mod emulator;
 pub mod error;
+pub mod first;
 pub mod mapped;
 pub mod mounts;
 pub mod namespace;

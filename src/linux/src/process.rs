@@ -125,7 +125,7 @@ pub fn clone(flags: u64, sibling: bool, cgroup: Option<BorrowedFd<'_>>) -> io::R
 
 const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
 
-fn has_one_thread() -> io::Result<bool> {
+pub(crate) fn has_one_thread() -> io::Result<bool> {
     use std::os::unix::fs::MetadataExt;
     // "." and ".." and one directory for each thread.
     Ok(std::fs::metadata("/proc/self/task").map_or(3, |tasks| tasks.nlink()) == 3)

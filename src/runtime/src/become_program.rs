@@ -36,6 +36,7 @@ pub(crate) struct Prepared {
     no_new_privileges: bool,
     seccomp: Option<SeccompPlan>,
     listener: Option<UnixStream>,
+    init: bool,
 }
 
 /// What the one who becomes the program has from outside.
@@ -90,12 +91,18 @@ impl Prepared {
             no_new_privileges: plan.no_new_privileges,
             seccomp: plan.seccomp.clone(),
             listener: outside.listener,
+            init: plan.init,
         })
     }
 
     /// Becomes the program. Comes back only with what went wrong.
     pub(crate) fn become_it(&mut self, state: &State) -> RuntimeError {
         if let Err(error) = self.close_the_gate(state) {
+            return error;
+        }
+        if self.init
+            && let Err(error) = crate::tend::split()
+        {
             return error;
         }
         let error = process::become_program(&self.program, &self.arguments, &self.environment);

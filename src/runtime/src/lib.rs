@@ -24,6 +24,8 @@ pub mod shim;
 pub mod spec;
 pub mod state;
 pub mod stats;
+mod tend;
 
 pub use become_program::check_preserved;
 pub use error::{RuntimeError, chain};
+pub use tend::ANNOTATION as INIT;

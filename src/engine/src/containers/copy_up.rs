@@ -15,13 +15,20 @@ use super::{Container, blocking};
 use crate::{Engine, EngineError};
 
 impl Engine {
+    /// Fills the volumes of a container that is being made, as far as they are empty.
+    pub(super) async fn fill_volumes(&self, record: &Record) -> Result<(), EngineError> {
+        for mount in record.mounts.iter().filter(|mount| mount.kind == "volume" && mount.copy_up) {
+            let Some(name) = mount.name.as_deref() else { continue };
+            let place = self.shared().volumes.acquire(name, &record.id)?;
+            let filled = self.copy_up(&record.layers, &mount.target, place).await;
+            self.shared().volumes.release(name, &record.id)?;
+            filled?;
+        }
+        Ok(())
+    }
+
     /// Fills an empty volume with what the image has at `target`.
-    pub(super) async fn copy_up(
-        &self,
-        layers: &[PathBuf],
-        target: &str,
-        place: PathBuf,
-    ) -> Result<(), EngineError> {
+    async fn copy_up(&self, layers: &[PathBuf], target: &str, place: PathBuf) -> Result<(), EngineError> {
         let (layers, target) = (layers.to_vec(), target.trim_matches('/').to_owned());
         blocking(move || {
             let empty =

@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 use bollard_stubs::models::{
     ContainerConfig, ContainerCreateBody, ContainerCreateResponse, ContainerUpdateBody, EndpointSettings,
-    HealthConfig, HostConfig, HostConfigLogConfig, NetworkingConfig, RestartPolicyNameEnum,
+    HealthConfig, HostConfig, HostConfigCgroupnsModeEnum, HostConfigLogConfig, NetworkingConfig,
+    RestartPolicyNameEnum,
 };
 use knarr_oci::{Platform, RunConfig};
 use knarr_store::Image;
@@ -102,6 +103,8 @@ impl Engine {
             ..Record::default()
         };
         spec::capabilities(&record)?;
+        self.check_links(&record)?;
+        self.fill_volumes(&record).await?;
         self.keep(record).await?;
         Ok(ContainerCreateResponse { id: id.to_owned(), warnings })
     }
@@ -160,6 +163,9 @@ impl Engine {
             typ: Some(driver.unwrap_or_else(|| options.log_driver.clone())),
         });
         host.shm_size.get_or_insert(64 << 20);
+        if host.cgroupns_mode.is_none_or(|mode| mode == HostConfigCgroupnsModeEnum::EMPTY) {
+            host.cgroupns_mode = Some(HostConfigCgroupnsModeEnum::PRIVATE);
+        }
         host.ipc_mode.get_or_insert_with(|| "private".to_owned());
         if host.network_mode.as_deref().is_none_or(|mode| matches!(mode, "" | "default")) {
             host.network_mode = Some("bridge".to_owned());
@@ -168,11 +174,11 @@ impl Engine {
     }
 
     /// A container that another one is to join. 404 would have clients fetch the image.
-    fn joinable(&self, name: &str) -> Result<Arc<Container>, EngineError> {
+    pub(super) fn joinable(&self, name: &str) -> Result<Arc<Container>, EngineError> {
         self.shared().containers.find(name).map_err(|error| EngineError::invalid(error.message()))
     }
 
-    /// Networks by name; names that lead nowhere are refused now, not at the start.
+    /// Networks by name. A name that leads nowhere may lead somewhere at the start.
     fn resolve_networks(
         &self,
         host: &mut HostConfig,
@@ -195,13 +201,8 @@ impl Engine {
             given.and_then(|given| given.endpoints_config).unwrap_or_default().into_iter().collect();
         let mut networks = BTreeMap::new();
         let mut add = |name: &str, asked: EndpointSettings| -> Result<(), EngineError> {
-            // 404 would have clients fetch the image.
-            let record = self.find_network(name).map_err(|error| EngineError::invalid(error.message()))?;
-            let request = &record.network.request;
-            networks.insert(
-                request.name.clone(),
-                Attachment { network_id: request.id.clone(), asked, endpoint: None },
-            );
+            let (name, place) = self.place_in(name, asked)?;
+            networks.insert(name, place);
             Ok(())
         };
         // `default` in the request's networks means the mode's.
@@ -514,7 +515,8 @@ fn check_host(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), E
             "could not select device driver \"{driver}\" with capabilities: {capabilities:?}"
         ));
     }
-    if host.runtime.as_deref().is_some_and(|runtime| !matches!(runtime, "" | "knarr" | "runc")) {
+    let is_known = |name: &str| name.is_empty() || crate::system::RUNTIMES.contains(&name);
+    if host.runtime.as_deref().is_some_and(|name| !is_known(name)) {
         return invalid(&format!(
             "unknown or invalid runtime name: {}",
             host.runtime.clone().unwrap_or_default()
@@ -522,9 +524,6 @@ fn check_host(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), E
     }
     if host_network && host.port_bindings.as_ref().is_some_and(|ports| !ports.is_empty()) {
         warnings.push("Published ports are discarded when using host network mode".to_owned());
-    }
-    if host.init == Some(true) {
-        warnings.push("there is no init to put before the program yet: it runs as it is".to_owned());
     }
     Ok(())
 }

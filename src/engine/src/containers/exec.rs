@@ -212,7 +212,9 @@ impl Engine {
         let record = container.record().clone();
         let directory = self.container_dir(&container.id);
         let config = config.clone();
-        blocking(move || spec::exec_process(&record, &directory, &config)).await
+        // Those that have ended meanwhile are no reason against it.
+        let links = self.link_variables(&record).unwrap_or_default();
+        blocking(move || spec::exec_process(&record, &directory, &links, &config)).await
     }
 
     /// `POST /exec/{id}/resize`.

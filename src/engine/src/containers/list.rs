@@ -17,6 +17,7 @@ use bollard_stubs::models::{
 use super::Container;
 use super::record::{Attachment, MountRecord, Record, State};
 use crate::filters::Filters;
+use crate::networks::bare_endpoint_id;
 use crate::{Engine, EngineError};
 
 /// What `ps` asks for.
@@ -84,10 +85,18 @@ impl Engine {
     }
 }
 
+/// Whether it runs in a network that gives it no interface.
+fn is_bare(record: &Record) -> bool {
+    record.networks.contains_key("host") || record.networks.contains_key("none")
+}
+
 /// A container's place in a network, as it is.
-fn endpoint(place: &Attachment) -> EndpointSettings {
+fn endpoint(record: &Record, place: &Attachment) -> EndpointSettings {
     let mut settings = place.asked.clone();
     settings.network_id = Some(place.network_id.clone());
+    if place.endpoint.is_none() && record.state.running && is_bare(record) {
+        settings.endpoint_id = Some(bare_endpoint_id(&record.id, &place.network_id));
+    }
     if let Some(endpoint) = &place.endpoint {
         let text = |address: Option<std::net::IpAddr>| {
             Some(address.map(|address| address.to_string()).unwrap_or_default())
@@ -155,7 +164,8 @@ fn signed(bytes: u64) -> i64 {
 }
 
 fn summary(record: &Record) -> ContainerSummary {
-    let networks = record.networks.iter().map(|(name, place)| (name.clone(), endpoint(place))).collect();
+    let networks =
+        record.networks.iter().map(|(name, place)| (name.clone(), endpoint(record, place))).collect();
     let health = record.state.health.as_ref();
     ContainerSummary {
         id: Some(record.id.clone()),

@@ -7,6 +7,7 @@ mod content;
 mod copy_up;
 mod create;
 mod exec;
+mod links;
 mod list;
 mod live;
 mod mounts;

@@ -166,16 +166,10 @@ impl Engine {
     }
 
     async fn prepare_volumes(&self, container: &Arc<Container>) -> Result<(), EngineError> {
-        let (mounts, layers) = {
-            let record = container.record();
-            (record.mounts.clone(), record.layers.clone())
-        };
+        let mounts = container.record().mounts.clone();
         for mount in mounts {
             let Some(name) = mount.name.as_deref().filter(|_| mount.kind == "volume") else { continue };
-            let place = self.shared().volumes.acquire(name, &container.id)?;
-            if mount.copy_up {
-                self.copy_up(&layers, &mount.target, place).await?;
-            }
+            self.shared().volumes.acquire(name, &container.id)?;
             let writable = mount.writable.to_string();
             let extra = [
                 ("container", container.id.as_str()),
@@ -200,6 +194,7 @@ impl Engine {
         if let Some(other) = mode.strip_prefix("container:") {
             return self.sandbox_of(other).map(Some);
         }
+        self.find_places(container)?;
         let networks = &self.shared().networks;
         let sandbox = networks.make_sandbox(&container.id).await?;
         if disabled || container.record().networks.contains_key("none") {
@@ -253,9 +248,11 @@ impl Engine {
         let joined = self.joined_pids(&record)?;
         let images = self.image_mounts(&record).await?;
         let linked = self.linked_hosts(&record);
+        let links = self.link_variables(&record)?;
         let options = self.shared().options.clone();
         tokio::task::spawn_blocking(move || {
-            let facts = Facts::gather(&record, &directory, sandbox, joined, &images, &options)?;
+            let facts =
+                Facts::gather(&record, &directory, sandbox, joined, &images, &options)?.with_links(links);
             forget_last_end(&directory)?;
             spec::write_files(&record, &directory, &options, &linked)?;
             let spec = spec::spec(&record, &facts)?;

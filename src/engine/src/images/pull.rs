@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use bollard_stubs::models::AuthConfig;
 use knarr_oci::{Platform, Reference, media_type};
 use knarr_registry::client::{Client, Pull, Which};
 use knarr_store::store::familiar;
@@ -11,7 +10,7 @@ use knarr_store::{Store, layers};
 use serde_json::{Value, json};
 
 use super::parse_reference;
-use super::registry::refused;
+use super::registry::{RegistryAuth, refused};
 use super::told::{Told, Way};
 use crate::containers::platform_of;
 use crate::stream::ValueStream;
@@ -27,22 +26,52 @@ impl Engine {
         image: &str,
         tag: &str,
         platform: Option<&str>,
-        auth: Option<AuthConfig>,
+        auth: Option<RegistryAuth>,
     ) -> Result<ValueStream, EngineError> {
-        let reference = asked(image, tag)?;
         let platform = platform_of(platform)?;
-        let path = reference.repository().to_owned();
-        let first = json!({ "status": format!("Pulling from {path}"), "id": reference.version() });
+        if tag.is_empty() && !is_whole(image) {
+            return self.pull_all(parse_reference(image)?, platform, auth).await;
+        }
+        let reference = asked(image, tag)?;
+        let first = pulling(&reference);
         let engine = self.clone();
         Told::run(Way::Pull, first, move |told, leave| engine.pull(&reference, &platform, auth, told, leave))
             .await
+    }
+
+    /// All tags of a repository, one after the other.
+    async fn pull_all(
+        &self,
+        repository: Reference,
+        platform: Platform,
+        auth: Option<RegistryAuth>,
+    ) -> Result<ValueStream, EngineError> {
+        let first = json!({ "status": format!("Pulling all tags of {}", repository.familiar_name()) });
+        let engine = self.clone();
+        Told::run(Way::Pull, first, move |told, leave| {
+            let client = Client::new(engine.client_options(repository.registry(), auth.clone(), leave))?;
+            let tags = client.tags(&repository).map_err(|error| refused(error, &repository))?;
+            told.start();
+            for tag in tags {
+                let reference = repository.with_tag(&tag).map_err(|error| {
+                    EngineError::failed(format!("the registry has a tag that is none: {error}"))
+                })?;
+                told.say(pulling(&reference));
+                engine
+                    .pull(&reference, &platform, auth.clone(), told, leave)?
+                    .into_iter()
+                    .for_each(|line| told.say(line));
+            }
+            Ok(Vec::new())
+        })
+        .await
     }
 
     fn pull(
         &self,
         reference: &Reference,
         platform: &Platform,
-        auth: Option<AuthConfig>,
+        auth: Option<RegistryAuth>,
         told: &Told,
         leave: &Arc<AtomicBool>,
     ) -> Result<Vec<Value>, EngineError> {
@@ -61,6 +90,10 @@ impl Engine {
         let digest = format!("Digest: {}", pulled.descriptor.digest);
         Ok(vec![json!({ "status": digest }), json!({ "status": news })])
     }
+}
+
+fn pulling(reference: &Reference) -> Value {
+    json!({ "status": format!("Pulling from {}", reference.repository()), "id": reference.version() })
 }
 
 /// Unpacks now what the first container would have to wait for.
@@ -83,7 +116,7 @@ fn unpack(
     Ok(())
 }
 
-/// What is to be pulled: `tag` may be a digest, and wins over a tag of the name.
+/// The one image that is to be pulled: `tag` may be a digest, and wins over a tag of the name.
 pub(super) fn asked(image: &str, tag: &str) -> Result<Reference, EngineError> {
     let reference = parse_reference(image)?;
     if tag.starts_with("sha256:") {
@@ -91,11 +124,6 @@ pub(super) fn asked(image: &str, tag: &str) -> Result<Reference, EngineError> {
     }
     if !tag.is_empty() {
         return reference.with_tag(tag).map_err(|_| EngineError::invalid("invalid tag format"));
-    }
-    if !is_whole(image) {
-        return Err(EngineError::invalid(format!(
-            "pulling all tags of a repository is not supported: name one, such as {image}:latest"
-        )));
     }
     Ok(reference)
 }
@@ -126,9 +154,7 @@ mod tests {
         ] {
             assert_eq!(asked(image, tag).unwrap().to_string(), full);
         }
-        for (image, tag) in
-            [("alpine", ""), ("Alpine", "1"), ("a b", "1"), ("a", "b/c"), ("localhost:5000/a", "")]
-        {
+        for (image, tag) in [("Alpine", "1"), ("a b", "1"), ("a", "b/c")] {
             assert_eq!(asked(image, tag).unwrap_err().kind(), Kind::Invalid, "{image} {tag}");
         }
     }

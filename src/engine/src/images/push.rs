@@ -1,6 +1,5 @@
 //! Pushes: images go to a registry.
 
-use bollard_stubs::models::AuthConfig;
 use knarr_oci::{Descriptor, ImageIndex, MAX_MANIFEST_BYTES, Platform, Reference};
 use knarr_registry::RegistryError;
 use knarr_registry::client::{Client, Push};
@@ -8,6 +7,7 @@ use knarr_store::Store;
 use serde_json::json;
 
 use super::pull::{is_index, is_whole};
+use super::registry::RegistryAuth;
 use super::told::{Told, Way};
 use super::{parse_reference, shown};
 use crate::containers::blocking;
@@ -23,7 +23,7 @@ impl Engine {
         &self,
         name: &str,
         tag: &str,
-        auth: Option<AuthConfig>,
+        auth: Option<RegistryAuth>,
     ) -> Result<ValueStream, EngineError> {
         let reference = parse_reference(name)?;
         if reference.digest().is_some() {

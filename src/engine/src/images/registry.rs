@@ -1,14 +1,16 @@
 //! Registries: who asks them, what they have, and what their refusals are called.
 
+use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
-use bollard_stubs::models::{AuthConfig, DistributionInspect};
+use bollard_stubs::models::DistributionInspect;
 use knarr_oci::Reference;
 use knarr_registry::RegistryError;
 use knarr_registry::client::{Client, Options, docker_certs_dirs};
 use knarr_registry::credentials::{Credential, Credentials, Secret};
 use knarr_store::store::familiar;
+use serde::Deserialize;
 
 use super::{parse_reference, shown, shown_platform};
 use crate::containers::blocking;
@@ -16,6 +18,34 @@ use crate::{Engine, EngineError, Kind};
 
 /// The name that stands for "the password is a token that gets other tokens".
 const TOKEN_USER: &str = "<token>";
+
+/// Who a client is at a registry: `X-Registry-Auth`, and the body of `POST /auth`.
+#[derive(Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct RegistryAuth {
+    /// Its name.
+    pub username: String,
+    /// Its password.
+    pub password: String,
+    /// Of an earlier login, instead of a password.
+    pub identitytoken: String,
+    /// The registry's address.
+    pub serveraddress: String,
+}
+
+impl RegistryAuth {
+    /// Whether it says anything of the client.
+    #[must_use]
+    pub const fn is_given(&self) -> bool {
+        !self.username.is_empty() || !self.password.is_empty() || !self.identitytoken.is_empty()
+    }
+}
+
+impl fmt::Debug for RegistryAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RegistryAuth({}, …)", self.username)
+    }
+}
 
 impl Engine {
     /// `GET /distribution/{name}/json`.
@@ -25,7 +55,7 @@ impl Engine {
     pub async fn inspect_distribution(
         &self,
         name: &str,
-        auth: Option<AuthConfig>,
+        auth: Option<RegistryAuth>,
     ) -> Result<DistributionInspect, EngineError> {
         let reference = parse_reference(name)?;
         let options = self.client_options(reference.registry(), auth, &Arc::default());
@@ -43,8 +73,8 @@ impl Engine {
     ///
     /// # Errors
     /// The registry does not know this user, or cannot be reached.
-    pub async fn login(&self, auth: AuthConfig) -> Result<String, EngineError> {
-        let registry = registry_of(auth.serveraddress.as_deref().unwrap_or_default());
+    pub async fn login(&self, auth: RegistryAuth) -> Result<String, EngineError> {
+        let registry = registry_of(&auth.serveraddress);
         let Some(credential) = credential(auth) else {
             return Err(EngineError::invalid("username and password must be given"));
         };
@@ -67,7 +97,7 @@ impl Engine {
     pub(super) fn client_options(
         &self,
         registry: &str,
-        auth: Option<AuthConfig>,
+        auth: Option<RegistryAuth>,
         leave: &Arc<AtomicBool>,
     ) -> Options {
         let given = auth.and_then(credential).map(|credential| (registry.to_owned(), credential));
@@ -80,8 +110,11 @@ impl Engine {
     }
 }
 
-fn credential(auth: AuthConfig) -> Option<Credential> {
-    let (username, password) = (auth.username.unwrap_or_default(), auth.password.unwrap_or_default());
+fn credential(auth: RegistryAuth) -> Option<Credential> {
+    let RegistryAuth { username, password, identitytoken, .. } = auth;
+    if !identitytoken.is_empty() {
+        return Some(Credential { username, secret: Secret::Identity(identitytoken) });
+    }
     if username == TOKEN_USER {
         return Some(Credential { username: String::new(), secret: Secret::Identity(password) });
     }
@@ -123,9 +156,22 @@ fn told(reason: &str, otherwise: &str) -> String {
 mod tests {
     use knarr_oci::Reference;
     use knarr_registry::RegistryError;
+    use knarr_registry::credentials::Secret;
 
-    use super::{refused, registry_of};
+    use super::{RegistryAuth, credential, refused, registry_of};
     use crate::Kind;
+
+    #[test]
+    fn a_token_of_an_earlier_login_goes_before_a_password() {
+        let auth = |text: &str| credential(serde_json::from_str::<RegistryAuth>(text).unwrap());
+        let token = auth(r#"{"username":"u","password":"p","identitytoken":"t","email":"x"}"#).unwrap();
+        assert!(token.username == "u" && token.secret == Secret::Identity("t".to_owned()));
+        let old = auth(r#"{"username":"<token>","password":"t"}"#).unwrap();
+        assert!(old.username.is_empty() && old.secret == Secret::Identity("t".to_owned()));
+        let plain = auth(r#"{"username":"u","password":"p"}"#).unwrap();
+        assert!(plain.secret == Secret::Password("p".to_owned()));
+        assert!(auth("{}").is_none());
+    }
 
     #[test]
     fn registries_are_found_in_addresses() {

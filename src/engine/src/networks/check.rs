@@ -148,13 +148,18 @@ const fn version(subnet: IpNet) -> &'static str {
     }
 }
 
-/// Whether a container can have the place in a network that it asks for.
-pub(super) fn check_endpoint(record: &NetworkRecord, asked: &EndpointSettings) -> Result<(), EngineError> {
+/// Whether a container can have the place in a network that it asks for. Of a network that is not there yet, `None`, only
+/// the form is looked at.
+pub(super) fn check_endpoint(
+    record: Option<&NetworkRecord>,
+    asked: &EndpointSettings,
+) -> Result<(), EngineError> {
     let mut wrong = Vec::new();
     let ipam = asked.ipam_config.clone().unwrap_or_default();
     let given = |text: Option<String>| text.filter(|text| !text.is_empty());
     let (v4, v6) = (given(ipam.ipv4_address), given(ipam.ipv6_address));
-    if record.is_predefined() {
+    let fixed = v4.is_some();
+    if record.is_some_and(NetworkRecord::is_predefined) {
         if v4.is_some() || v6.is_some() {
             wrong.push("user-specified IP address is supported on user-defined networks only".to_owned());
         }
@@ -162,12 +167,16 @@ pub(super) fn check_endpoint(record: &NetworkRecord, asked: &EndpointSettings) -
             wrong.push("network-scoped aliases are only supported for user-defined networks".to_owned());
         }
     }
-    let pools = &record.network.request.pools;
+    let in_range = |address: &IpAddr| {
+        record.is_none_or(|record| {
+            record.network.request.pools.iter().any(|pool| pool.subnet.contains(address))
+        })
+    };
     for (text, four, name) in [(v4, true, "IPv4"), (v6, false, "IPv6")] {
         let Some(text) = text else { continue };
         match text.parse::<IpAddr>() {
             Ok(address) if address.is_ipv4() == four && !address.is_unspecified() => {
-                if !pools.iter().any(|pool| pool.subnet.contains(&address)) {
+                if !in_range(&address) {
                     wrong.push(format!("no configured subnet contains IP address {address}"));
                 }
             }
@@ -177,8 +186,8 @@ pub(super) fn check_endpoint(record: &NetworkRecord, asked: &EndpointSettings) -
     if !wrong.is_empty() {
         return Err(EngineError::invalid(format!("invalid endpoint settings:\n{}", wrong.join("\n"))));
     }
-    let fixed = given(asked.ipam_config.clone().unwrap_or_default().ipv4_address).is_some();
-    if fixed && record.ipam.config.as_ref().is_none_or(Vec::is_empty) {
+    let chosen = |record: &NetworkRecord| record.ipam.config.as_ref().is_some_and(|pools| !pools.is_empty());
+    if fixed && !record.is_none_or(chosen) {
         return Err(EngineError::invalid(
             "user specified IP address is supported only when connecting to networks with user configured subnets",
         ));

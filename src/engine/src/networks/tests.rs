@@ -100,7 +100,7 @@ fn a_place_must_lie_in_the_network() {
         ..EndpointSettings::default()
     };
     let said = |name: &str, v4: &str| {
-        let checked = check_endpoint(&record(name, "10.9.0.0/16"), &asks(v4));
+        let checked = check_endpoint(Some(&record(name, "10.9.0.0/16")), &asks(v4));
         checked.err().map(|error| error.message()).unwrap_or_default()
     };
     assert_eq!(said("own", "10.9.0.7"), "");
@@ -108,9 +108,13 @@ fn a_place_must_lie_in_the_network() {
     assert!(said("own", "10.8.0.7").ends_with("no configured subnet contains IP address 10.8.0.7"));
     assert!(said("own", "x").ends_with("invalid IPv4 address: x"));
     assert!(said("bridge", "10.9.0.7").contains("supported on user-defined networks only"));
+    assert!(check_endpoint(None, &asks("10.8.0.7")).is_ok() && check_endpoint(None, &asks("x")).is_err());
+    let named = EndpointSettings { aliases: Some(vec!["x".to_owned()]), ..EndpointSettings::default() };
+    let text = check_endpoint(Some(&record("bridge", "10.9.0.0/16")), &named).unwrap_err().message();
+    assert!(text.ends_with("network-scoped aliases are only supported for user-defined networks"));
     let mut automatic = record("own", "10.9.0.0/16");
     automatic.ipam.config = None;
-    let text = check_endpoint(&automatic, &asks("10.9.0.7")).unwrap_err().message();
+    let text = check_endpoint(Some(&automatic), &asks("10.9.0.7")).unwrap_err().message();
     assert!(text.contains("networks with user configured subnets"));
 }
 
@@ -137,7 +141,7 @@ fn a_network_is_shown_as_clients_read_it() {
     let expected = serde_json::json!({
         "Name": "own", "Id": "ab".repeat(32), "Created": "2026-01-01T00:00:00Z", "Scope": "local",
         "Driver": "bridge", "EnableIPv4": true, "EnableIPv6": false,
-        "IPAM": { "Driver": "default", "Config": [{ "Subnet": "10.9.0.0/16", "Gateway": "10.9.0.1" }] },
+        "IPAM": { "Driver": "default", "Options": {}, "Config": [{ "Subnet": "10.9.0.0/16", "Gateway": "10.9.0.1" }] },
         "Internal": false, "Attachable": false, "Ingress": false, "ConfigFrom": { "Network": "" },
         "ConfigOnly": false, "Options": {}, "Labels": {}, "Containers": {},
     });

@@ -99,6 +99,7 @@ fn options_are_checked_with_dockers_words() {
 fn a_file_with_two_names_counts_once() {
     let root = tempfile::tempdir().unwrap();
     fs::write(root.path().join("a"), [0; 1000]).unwrap();
+    fs::create_dir(root.path().join("empty")).unwrap();
     let once = tree_bytes(root.path());
     fs::hard_link(root.path().join("a"), root.path().join("b")).unwrap();
     assert_eq!((once, tree_bytes(root.path())), (1000, 1000));

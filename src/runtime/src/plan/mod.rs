@@ -105,8 +105,11 @@ impl Plan {
         check_offered(spec)?;
         let launch = launch(&spec.linux)?;
         check_namespaces(spec, &launch)?;
-        let process =
+        let mut process =
             spec.process.as_ref().map(|process| ProcessPlan::new(process, &spec.linux)).transpose()?;
+        if let Some(process) = &mut process {
+            process.init = spec.annotations.get(crate::INIT).is_some_and(|asked| asked == "true");
+        }
         let empty = crate::spec::Resources::default();
         let resources = spec.linux.resources.as_ref().unwrap_or(&empty);
         Ok(Self {

@@ -46,6 +46,8 @@ pub struct ProcessPlan {
     pub labels: Vec<(&'static str, String)>,
     /// Which system calls it may make.
     pub seccomp: Option<SeccompPlan>,
+    /// Whether an init stands before it.
+    pub init: bool,
 }
 
 /// A compiled filter.
@@ -81,6 +83,7 @@ impl ProcessPlan {
             personality: linux.personality.as_ref().map(personality).transpose()?,
             labels: labels(process),
             seccomp: linux.seccomp.as_ref().map(seccomp_plan).transpose()?,
+            init: false,
         })
     }
 }

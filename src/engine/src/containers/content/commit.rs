@@ -1,7 +1,7 @@
 //! An image of what a container has changed.
 //!
-//! [`Engine::commit_container`] puts its upper directory onto the image as one more layer. The image's manifest has no
-//! parent: what it was made of shows in its layers and history.
+//! [`Engine::commit_container`] puts its upper directory onto the image as one more layer. Which image that
+//! was stands in the new one's configuration.
 
 use std::path::Path;
 
@@ -18,8 +18,11 @@ use super::{CommitRequest, Container};
 use crate::containers::blocking;
 use crate::containers::record::Record;
 use crate::engine::now;
-use crate::images::{Changes, descriptor_of, image_of, new_name, put_image, run_config};
+use crate::images::{Changes, PARENT, descriptor_of, image_of, new_name, put_image, run_config};
 use crate::{Engine, EngineError};
+
+/// Its end is told so soon after it cannot be paused any more.
+const END_PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 
 impl Engine {
     /// `POST /commit`: answers with the image's id.
@@ -37,11 +40,10 @@ impl Engine {
             let state = &container.record().state;
             state.running && !state.paused
         };
-        if pauses {
-            self.pause_container(&container.id).await?;
-        }
+        let pauses = pauses && self.paused_for(&container).await?;
         let outcome = self.commit(&container, request, wanted, name.clone()).await;
-        if pauses {
+        // One that was ended meanwhile is not paused any more.
+        if pauses && container.record().state.paused {
             self.unpause_container(&container.id).await?;
         }
         let id = outcome?;
@@ -49,6 +51,14 @@ impl Engine {
         let attributes = [("imageID", id.as_str()), ("imageRef", shown.as_str())];
         self.shared().events.container("commit", &container.record(), &attributes);
         Ok(id)
+    }
+
+    /// Pauses a container; one that ends just now needs none.
+    async fn paused_for(&self, container: &std::sync::Arc<Container>) -> Result<bool, EngineError> {
+        let Err(error) = self.pause_container(&container.id).await else { return Ok(true) };
+        let mut phase = container.live.follow();
+        let ended = tokio::time::timeout(END_PATIENCE, phase.wait_for(|phase| !phase.running)).await.is_ok();
+        if ended { Ok(false) } else { Err(error) }
     }
 
     async fn commit(
@@ -148,6 +158,7 @@ fn described(
     config
         .other
         .retain(|key, _| !matches!(key.as_str(), "container" | "container_config" | "docker_version"));
+    config.other.insert(PARENT.to_owned(), record.image.clone().into());
     config.history.push(History {
         created,
         created_by: Some(record.config.cmd.iter().flatten().cloned().collect::<Vec<_>>().join(" ")),

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::{endpoint, mount_points, ports, status_word};
 use crate::containers::record::Record;
 use crate::containers::spec::{MASKED, READ_ONLY};
+use crate::system::DEFAULT_RUNTIME;
 use crate::{Engine, EngineError};
 
 impl Engine {
@@ -27,6 +28,9 @@ impl Engine {
         let execs = self.shared().containers.execs_of(&record.id);
         if !execs.is_empty() {
             value["ExecIDs"] = json!(execs);
+        }
+        if let Some(manifest) = self.manifest_of(&record.image).await {
+            value["ImageManifestDescriptor"] = to_value(&manifest)?;
         }
         if size {
             let bytes = self.writable_bytes(&container).await;
@@ -152,7 +156,7 @@ fn host_config(record: &Record) -> Result<Value, EngineError> {
     fill(
         &mut value,
         json!({
-            "ShmSize": 67_108_864, "Runtime": "knarr", "Isolation": "", "CpuShares": 0, "Memory": 0, "NanoCpus": 0,
+            "ShmSize": 67_108_864, "Runtime": DEFAULT_RUNTIME, "Isolation": "", "CpuShares": 0, "Memory": 0, "NanoCpus": 0,
             "CgroupParent": "", "BlkioWeight": 0, "BlkioWeightDevice": [], "BlkioDeviceReadBps": [],
             "BlkioDeviceWriteBps": [], "BlkioDeviceReadIOps": [], "BlkioDeviceWriteIOps": [], "CpuPeriod": 0, "CpuQuota": 0,
             "CpuRealtimePeriod": 0, "CpuRealtimeRuntime": 0, "CpusetCpus": "", "CpusetMems": "", "Devices": [],
@@ -166,7 +170,7 @@ fn host_config(record: &Record) -> Result<Value, EngineError> {
 
 fn network_settings(record: &Record, sandbox: &str) -> Result<Value, EngineError> {
     let networks: HashMap<&String, EndpointSettings> =
-        record.networks.iter().map(|(name, place)| (name, endpoint(place))).collect();
+        record.networks.iter().map(|(name, place)| (name, endpoint(record, place))).collect();
     let mut shown = serde_json::Map::new();
     for (name, settings) in &networks {
         let mut value = to_value(settings)?;
@@ -181,7 +185,7 @@ fn network_settings(record: &Record, sandbox: &str) -> Result<Value, EngineError
         shown.insert((*name).clone(), value);
     }
     // What was at the top when there was but one network.
-    let bridge = record.networks.get("bridge").map(endpoint).unwrap_or_default();
+    let bridge = record.networks.get("bridge").map(|place| endpoint(record, place)).unwrap_or_default();
     Ok(json!({
         "Bridge": "",
         "SandboxID": if sandbox.is_empty() { "" } else { &record.id },

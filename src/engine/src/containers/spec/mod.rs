@@ -90,6 +90,8 @@ pub(crate) struct Facts {
     sandbox: Option<PathBuf>,
     joined: Joined,
     images: Vec<ExtraOverlay>,
+    /// What links tell its programs.
+    links: Vec<String>,
     accounts: Accounts,
     /// Devices of the host, for those that are given and for throttling.
     devices: Vec<FoundDevice>,
@@ -143,9 +145,17 @@ impl Facts {
             sandbox,
             joined,
             images: images.to_vec(),
+            links: Vec::new(),
             accounts: Accounts::of_layers(&directory.join("upper"), &record.layers),
             devices,
         })
+    }
+}
+
+impl Facts {
+    /// With what links tell.
+    pub(crate) fn with_links(self, links: Vec<String>) -> Self {
+        Self { links, ..self }
     }
 }
 
@@ -213,6 +223,10 @@ pub(crate) fn spec(record: &Record, facts: &Facts) -> Result<Value, EngineError>
     if host.uts_mode.as_deref() == Some("host") {
         value["hostname"] = Value::Null;
     }
+    // Among others' processes it would be the first of nobody.
+    if host.init == Some(true) && host.pid_mode.as_deref().is_none_or(str::is_empty) {
+        value["annotations"][knarr_runtime::INIT] = json!("true");
+    }
     if let Some(domain) = record.config.domainname.as_ref().filter(|name| !name.is_empty()) {
         value["domainname"] = json!(domain);
     }
@@ -230,7 +244,7 @@ fn process(record: &Record, facts: &Facts) -> Result<Value, EngineError> {
         "terminal": tty,
         "user": user.to_value(),
         "args": args,
-        "env": environment(record, &user.home, record.config.env.as_deref().unwrap_or_default()),
+        "env": environment(record, &user.home, &facts.links, record.config.env.as_deref().unwrap_or_default()),
         "cwd": directory,
         "noNewPrivileges": record.has_security_option("no-new-privileges"),
         "rlimits": limits(record),
@@ -251,7 +265,7 @@ fn capability_sets(names: &[String], is_root: bool) -> Value {
     json!({ "bounding": names, "effective": own, "permitted": own, "inheritable": [], "ambient": [] })
 }
 
-fn environment(record: &Record, home: &str, given: &[String]) -> Vec<String> {
+fn environment(record: &Record, home: &str, links: &[String], given: &[String]) -> Vec<String> {
     let has = |name: &str| given.iter().any(|entry| entry.split('=').next() == Some(name));
     let mut all = Vec::new();
     if !has("PATH") {
@@ -263,12 +277,7 @@ fn environment(record: &Record, home: &str, given: &[String]) -> Vec<String> {
     if record.config.tty == Some(true) && !has("TERM") {
         all.push("TERM=xterm".to_owned());
     }
-    for link in record.host.links.iter().flatten().filter(|_| record.network_mode() == "bridge") {
-        let (_, alias) = link.split_once(':').unwrap_or((link, link));
-        let alias = alias.rsplit('/').next().unwrap_or(alias);
-        let name = alias.to_ascii_uppercase().replace('-', "_");
-        all.push(format!("{name}_NAME=/{}/{alias}", record.name));
-    }
+    all.extend(links.iter().cloned());
     // A name without a value takes it away.
     all.extend(given.iter().filter(|entry| entry.contains('=')).cloned());
     if !has("HOME") {
@@ -714,6 +723,7 @@ fn own_profile(mut profile: Value, capabilities: &[String]) -> Value {
 pub(crate) fn exec_process(
     record: &Record,
     directory: &Path,
+    links: &[String],
     config: &ExecConfig,
 ) -> Result<ProcessSpec, EngineError> {
     let accounts = match record.state.pid {
@@ -731,7 +741,7 @@ pub(crate) fn exec_process(
         given.retain(|old| old.split('=').next() != Some(&name));
         given.push(entry.clone());
     }
-    let mut environment = environment(record, &user.home, &given);
+    let mut environment = environment(record, &user.home, links, &given);
     if tty && !environment.iter().any(|entry| entry.starts_with("TERM=")) {
         environment.push("TERM=xterm".to_owned());
     }

@@ -110,3 +110,75 @@ fn an_image_in_use_stays() {
     daemon.ask(&["restart", "-t", "0", "user"]);
     daemon.ask(&["exec", "user", "ls", "/bin/busybox"]);
 }
+
+#[test]
+fn an_exec_into_a_container_that_stands_still_is_refused_and_holds_nobody() {
+    if !super::ready() {
+        return;
+    }
+    let daemon = Daemon::start();
+    let id = daemon.ask(&["run", "-d", "--name", "still", "bb", "sleep", "1000"]);
+    let state = std::fs::File::open(daemon.dir().join("run/oci").join(&id)).unwrap();
+    // As long as somebody changes the container, nobody enters it.
+    state.lock().unwrap();
+    let output = std::thread::scope(|scope| {
+        let entered = scope.spawn(|| daemon.docker(&["exec", "still", "true"]));
+        std::thread::sleep(Duration::from_millis(300));
+        freeze(&id, true);
+        state.unlock().unwrap();
+        entered.join().unwrap()
+    });
+    assert!(!output.status.success(), "it ran before its turn");
+    daemon.ask(&["logs", "still"]);
+    freeze(&id, false);
+    daemon.ask(&["exec", "still", "true"]);
+}
+
+/// Does to a container what an engine does that is killed before it has written it down.
+fn freeze(id: &str, frozen: bool) {
+    let old = std::path::Path::new("/sys/fs/cgroup/freezer/knarr").join(id).join("freezer.state");
+    let new = std::path::Path::new("/sys/fs/cgroup/knarr").join(id).join("cgroup.freeze");
+    match old.exists() {
+        true => std::fs::write(old, if frozen { "FROZEN" } else { "THAWED" }).unwrap(),
+        false => std::fs::write(new, if frozen { "1" } else { "0" }).unwrap(),
+    }
+}
+
+#[test]
+fn what_a_killed_daemon_did_not_write_down_is_seen_by_the_next() {
+    if !super::ready() {
+        return;
+    }
+    let mut daemon = Daemon::start();
+    let still = daemon.ask(&["run", "-d", "--name", "still", "bb", "sleep", "1000"]);
+    let moving = daemon.ask(&["run", "-d", "--name", "moving", "bb", "sleep", "1000"]);
+    daemon.ask(&["pause", "moving"]);
+    let holder = daemon.hold();
+    daemon.kill();
+    freeze(&still, true);
+    freeze(&moving, false);
+    daemon.restart(&holder);
+    let paused = |name: &str| daemon.ask(&["inspect", name, "--format", "{{.State.Paused}}"]);
+    assert_eq!((paused("still"), paused("moving")), ("true".to_owned(), "false".to_owned()));
+    // Who is frozen dies, too.
+    daemon.ask(&["rm", "-f", "still", "moving"]);
+}
+
+#[test]
+fn a_container_that_was_to_remove_itself_is_gone_after_a_crash() {
+    if !super::ready() {
+        return;
+    }
+    let mut daemon = Daemon::start();
+    daemon.ask(&["run", "-d", "--rm", "--name", "brief", "-v", "/data", "bb", "sleep", "0.5"]);
+    daemon.ask(&["create", "--rm", "--name", "waiting", "bb", "true"]);
+    let holder = daemon.hold();
+    daemon.kill();
+    std::thread::sleep(Duration::from_secs(1));
+    daemon.restart(&holder);
+    let begun = std::time::Instant::now();
+    while !daemon.ask(&["ps", "-aq"]).is_empty() || !daemon.ask(&["volume", "ls", "-q"]).is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{}", daemon.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}

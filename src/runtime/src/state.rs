@@ -242,6 +242,11 @@ impl Container {
         self.lock = None;
     }
 
+    /// Waits until nobody else changes it; held until the file is unlocked, also by a child that has it.
+    pub(crate) fn turn(&self) -> Result<fs::File, RuntimeError> {
+        lock(&self.directory, &self.state.id)
+    }
+
     /// What it does.
     pub fn status(&self) -> Result<Status, RuntimeError> {
         status_of(&self.directory, &self.state)

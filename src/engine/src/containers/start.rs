@@ -43,6 +43,9 @@ impl Engine {
 
     /// Makes a container's program run, and stays with it.
     pub(crate) async fn launch(&self, container: &Arc<Container>) -> Result<(), EngineError> {
+        // Its last end may still be cleared up: what is made now must not be taken back by that.
+        // The other side of it is the container's: it cannot be gone.
+        let _ = container.live.follow().wait_for(|phase| !phase.running).await;
         match self.try_launch(container).await {
             Ok((shim, pid)) => {
                 self.note_start(container, &shim, pid).await;

@@ -73,7 +73,8 @@ impl Engine {
         }
     }
 
-    async fn remove_by_itself(&self, container: &Arc<Container>) {
+    /// Removes a container that asked for it, with its anonymous volumes.
+    pub(crate) async fn remove_by_itself(&self, container: &Arc<Container>) {
         match self.remove_container(&container.id, true, true, false).await {
             Ok(()) => {}
             // A user was faster.

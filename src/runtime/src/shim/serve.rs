@@ -507,7 +507,11 @@ impl Shim {
             process,
             ..ExecOptions::default()
         };
-        let made = streams.lend(|| exec(container, &options))?;
+        // Frozen in the midst of it, the new process would hold us, and us all who ask.
+        let turn = container.turn()?;
+        let made = streams.lend(|| exec(container, &options));
+        turn.unlock().map_err(RuntimeError::step("let others have the container"))?;
+        let made = made?;
         let program = streams.into_program(Some(id.to_owned()), made.pid);
         self.programs.push(program.map_err(RuntimeError::step("take the terminal"))?);
         Ok(made.pid)

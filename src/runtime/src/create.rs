@@ -6,6 +6,7 @@
 //! Spec: OCI runtime-spec, `runtime.md` "Create".
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -386,17 +387,28 @@ pub(crate) fn apply_settings(
 pub(crate) fn apply_devices(cgroup: &Cgroup, rules: &[device::DeviceRule]) -> Result<(), RuntimeError> {
     let Some(directory) = cgroup.directory("devices").filter(|_| !rules.is_empty()) else { return Ok(()) };
     if !cgroup.unified {
-        for rule in rules {
-            let (file, value) = rule.to_file();
-            cgroup.write("devices", file, &value)?;
-        }
-        return Ok(());
+        return write_devices(cgroup, rules);
     }
     let open = || -> io::Result<OwnedFd> {
         Ok(rustix::fs::open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
     };
     let attached = open().and_then(|directory| device::attach(directory.as_fd(), rules));
     attached.map_err(RuntimeError::step("say which devices may be used"))
+}
+
+/// Each rule is a write of its own, in their order; a file is opened once.
+fn write_devices(cgroup: &Cgroup, rules: &[device::DeviceRule]) -> Result<(), RuntimeError> {
+    let mut open: HashMap<&str, fs::File> = HashMap::new();
+    for rule in rules {
+        let (name, value) = rule.to_file();
+        let file = match open.entry(name) {
+            Entry::Occupied(file) => file.into_mut(),
+            Entry::Vacant(place) => place.insert(cgroup.open("devices", name)?),
+        };
+        let step = || RuntimeError::step(format!("write {value} to {name}"));
+        io::Write::write_all(file, value.as_bytes()).map_err(step())?;
+    }
+    Ok(())
 }
 
 fn birth_flags(launch: &Launch) -> u64 {

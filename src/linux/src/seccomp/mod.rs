@@ -248,7 +248,8 @@ impl Filter {
         if let Some(last) = places.last_mut() {
             last.1 = beyond;
         }
-        places.dedup_by_key(|(_, place)| *place);
+        // Neighbours for which the same is decided are one range, wherever it is decided.
+        places.dedup_by_key(|(_, place)| program.decision(*place).ok_or(*place));
         places
     }
 }

@@ -30,6 +30,8 @@ use crate::{RuntimeError, lifecycle, stats};
 /// What waits for a client; above it the programs that it listens to are not read.
 const BACKLOG_BYTES: usize = 1 << 20;
 const MAX_CLIENTS: usize = 256;
+/// What is read from a client at once. All of it is touched each time, and this process is to be small.
+const REQUEST_BYTES: usize = 8 << 10;
 /// How long clients may take for the rest when all is over.
 const FAREWELL: Duration = Duration::from_secs(10);
 
@@ -278,12 +280,20 @@ impl Shim {
 
     /// What a program wrote goes to the log and to its clients.
     fn relay(&mut self, number: usize, stream: Stream) {
-        let mut buffer = [0; PIECE_BYTES];
-        let count = self.programs[number].read(stream, &mut buffer);
-        if count > 0 {
-            let exec = self.programs[number].exec.clone();
-            self.spread(exec.as_deref(), stream, &buffer[..count]);
+        let mut piece = [0; REQUEST_BYTES];
+        let count = self.programs[number].read(stream, &mut piece);
+        if count == 0 {
+            return;
         }
+        let exec = self.programs[number].exec.clone();
+        if count < piece.len() {
+            return self.spread(exec.as_deref(), stream, &piece[..count]);
+        }
+        // It has a lot to say.
+        let mut large = piece.to_vec();
+        large.resize(PIECE_BYTES, 0);
+        let more = self.programs[number].read(stream, &mut large[count..]);
+        self.spread(exec.as_deref(), stream, &large[..count + more]);
     }
 
     fn spread(&mut self, exec: Option<&str>, stream: Stream, bytes: &[u8]) {
@@ -362,7 +372,7 @@ impl Shim {
 
     /// What a client says, and whether it has left.
     fn hear_client(&mut self, number: usize) {
-        let mut buffer = [0; PIECE_BYTES];
+        let mut buffer = [0; REQUEST_BYTES];
         let client = &mut self.clients[number];
         match client.stream.read(&mut buffer) {
             Ok(0) => self.lose(number),

@@ -27,6 +27,7 @@ use crate::channel::{Channel, Message};
 use crate::hooks::{self, Point};
 use crate::init::{self, Init};
 use crate::plan::mount::What;
+use crate::plan::process::{Common, ProcessPlan};
 use crate::plan::{Facts, Launch, Plan, Step};
 use crate::spec::{IdMapping, Spec};
 use crate::state::{Container, State, process_start, replace};
@@ -63,6 +64,8 @@ pub struct Created {
     pub container: Container,
     /// Its first process, a child of this one.
     pub process: Process,
+    /// What its other processes have in common with the first.
+    pub common: Option<Common>,
 }
 
 /// Makes a container. This process must have one thread.
@@ -92,7 +95,10 @@ pub fn create(options: &CreateOptions) -> Result<Created, RuntimeError> {
     let container = Container::reserve(&options.root, state, &text)?;
     let mut making = Making { container, spec: &spec, plan: &plan, cgroup, process: None, hooks_ran: false };
     match making.make(options, &facts, hierarchies.as_ref()) {
-        Ok(process) => Ok(Created { container: making.container, process }),
+        Ok(process) => {
+            let common = plan.process.as_ref().map(ProcessPlan::common);
+            Ok(Created { container: making.container, process, common })
+        }
         Err(error) => {
             making.undo();
             Err(error)

@@ -1,6 +1,12 @@
 use super::code::{AND, JUMP, JUMP_AT_LEAST, JUMP_EQUAL, JUMP_GREATER, LOAD, RETURN};
 use super::{Action, Condition, Filter, Instruction, Machine, Operator, Rule, numbers};
 
+impl Machine {
+    fn number(self, name: &str) -> Option<u32> {
+        self.number_in(super::row_of(name)?)
+    }
+}
+
 const DENY: Action = Action::error(1);
 
 /// Runs a filter as the kernel would.

@@ -277,11 +277,22 @@ impl Engine {
 
     /// Changes a container's record, and writes it down.
     pub(crate) async fn change(&self, container: &Arc<Container>, change: impl FnOnce(&mut Record)) {
+        self.change_and(container, true, change).await;
+    }
+
+    /// The same; `keeps` says whether it is written down: not when the container is about to be removed, and an engine
+    /// that comes later would find that out by itself.
+    pub(crate) async fn change_and(
+        &self,
+        container: &Arc<Container>,
+        keeps: bool,
+        change: impl FnOnce(&mut Record),
+    ) {
         let directory = self.container_dir(&container.id);
         let saved = {
             let mut record = container.record();
             change(&mut record);
-            record.save(&directory, false)
+            if keeps { record.save(&directory, false) } else { Ok(()) }
         };
         if let Err(error) = saved
             && directory.exists()

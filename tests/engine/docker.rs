@@ -221,7 +221,12 @@ fn limits_and_guards_hold_inside() {
             ("run --rm bb ls /sys/firmware", 0, "!efi"),
             ("run -d --name base --ipc shareable bb sleep 1000", 0, ""),
             ("run --rm --pid container:base bb ps", 0, "sleep 1000"),
-            ("run --rm --network container:base bb hostname", 0, ""),
+            ("run --rm --network container:base bb sh -c 'cat /etc/hostname; hostname'", 0, ""),
+            ("exec base sh -c 'echo 10.1.2.3 added >> /etc/hosts'", 0, ""),
+            ("run --rm --network container:base bb cat /etc/hosts", 0, "10.1.2.3 added"),
+            ("create --name cleaned -w /a/../b/ --pids-limit -1 bb true", 0, ""),
+            ("inspect cleaned --format '{{.Config.WorkingDir}} {{.HostConfig.PidsLimit}}'", 0, "/b <nil>"),
+            ("rm cleaned", 0, ""),
             ("run --rm --ipc container:base bb ls /dev/shm", 0, ""),
             ("run --rm --network container:nobody-here bb true", 125, "No such container: nobody-here"),
             ("rm -f base", 0, "base"),
@@ -273,6 +278,7 @@ fn an_init_reaps_and_passes_signals_on() {
             (trap, 0, ""),
             ("inspect heeds --format {{.HostConfig.Init}}", 0, "true"),
             ("exec heeds cat /proc/1/comm", 0, "docker-init"),
+            ("exec heeds cat /proc/1/cmdline", 0, "/sbin/docker-init\n!knarr"),
             ("exec heeds sh -c '(sleep 0.1 &); sleep 0.3; ps -o stat,args'", 0, "STAT\n!Z"),
             ("stop heeds", 0, "heeds"),
             ("inspect heeds --format {{.State.ExitCode}}", 0, "9"),
@@ -354,6 +360,12 @@ fn volumes_keep_files() {
             ("volume prune -f -a", 0, "kept"),
             ("volume rm kept", 1, "no such volume"),
             ("volume rm -f kept", 0, ""),
+            (
+                "create -v /etc/passwd bb true",
+                1,
+                "cannot mount volume over existing file, file exists /etc/passwd",
+            ),
+            ("volume ls --format x{{.Driver}}", 0, "!xlocal"),
             ("create --name copies -v filled:/etc bb sleep 1000", 0, ""),
             ("run --rm -v filled:/data bb cat /data/passwd", 0, "www:x:33"),
             ("run --rm -v filled:/data bb rm /data/group", 0, ""),
@@ -649,6 +661,15 @@ fn documents_have_the_fields_that_clients_read() {
     daemon.ask(&["run", "-d", "--name", "one", "bb", "sleep", "1000"]);
     daemon.ask(&["tag", "bb", "same:1"]);
     daemon.ask(&["commit", "one", "more:1"]);
+    daemon.ask(&["run", "-d", "--name", "joins", "--network", "container:one", "bb", "sleep", "1000"]);
+    let [own, joined] = ["one", "joins"].map(|name| document(&daemon, &format!("/containers/{name}/json")));
+    assert_eq!(own["Config"]["Hostname"], own["Id"].as_str().unwrap()[..12]);
+    assert_eq!(joined["Config"]["Hostname"], own["Config"]["Hostname"]);
+    assert_eq!(joined["HostsPath"], own["HostsPath"]);
+    let of_machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+    assert_eq!(daemon.ask(&["run", "--rm", "--network", "host", "bb", "hostname"]), of_machine.trim());
+    assert_eq!(daemon.ask(&["exec", "joins", "hostname"]), own["Config"]["Hostname"].as_str().unwrap());
+    daemon.ask(&["rm", "-f", "joins"]);
     let none = serde_json::json!([]);
     let info = document(&daemon, "/info");
     assert_eq!((&info["Isolation"], &info["GenericResources"]), (&"".into(), &none));

@@ -52,11 +52,44 @@ pub fn send(pid: i32, signal: i32) -> io::Result<()> {
     check(i64::from(unsafe { libc::kill(pid, signal) })).map(drop)
 }
 
+/// Has the lists of processes show `title` instead of what this one was called with; it is cut where there is no room.
+/// Whoever calls never asks for its own arguments again.
+pub fn set_title(title: &str) -> io::Result<()> {
+    let (begin, end) = own_arguments(&std::fs::read_to_string("/proc/self/stat")?)
+        .ok_or_else(|| io::Error::other("the kernel does not tell where the arguments are"))?;
+    let room = end.saturating_sub(begin);
+    let length = title.len().min(room.saturating_sub(1));
+    // SAFETY: the kernel put the arguments there, on this process's own stack, and there is one thread.
+    unsafe {
+        let place = begin as *mut u8;
+        place.write_bytes(0, room);
+        place.copy_from_nonoverlapping(title.as_ptr(), length);
+    }
+    Ok(())
+}
+
+/// Where the arguments begin and end: fields 48 and 49. The name in the second may have anything in it.
+fn own_arguments(stat: &str) -> Option<(usize, usize)> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let mut fields = rest.split_ascii_whitespace().skip(45);
+    let (begin, end) = (fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
+    (begin > 0 && begin < end).then_some((begin, end))
+}
+
 #[cfg(test)]
 mod tests {
     use nix::sys::signal::{Signal, raise};
 
-    use super::{hold_signals, next_signal};
+    use super::{hold_signals, next_signal, own_arguments};
+
+    #[test]
+    fn arguments_lie_where_the_kernel_says() {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+        let (begin, end) = own_arguments(&stat).unwrap();
+        let shown = std::fs::read("/proc/self/cmdline").unwrap();
+        assert_eq!(end - begin, shown.len());
+        assert_eq!(own_arguments("1 (a) b) S 0"), None);
+    }
 
     #[test]
     fn a_signal_that_is_held_is_the_next() {

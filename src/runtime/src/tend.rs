@@ -17,6 +17,7 @@ use crate::RuntimeError;
 pub const ANNOTATION: &str = "io.knarr.init";
 /// As others see it.
 const NAME: &std::ffi::CStr = c"docker-init";
+const TITLE: &str = "/sbin/docker-init";
 /// The exit status of who was ended by a signal is this and its number.
 const BY_SIGNAL: i32 = 128;
 
@@ -44,6 +45,7 @@ fn tend(program: i32) -> ! {
     // Nothing can be told any more when this fails; the program has what it needs.
     let _ = first::close_from(3);
     let _ = rustix::thread::set_name(NAME);
+    let _ = first::set_title(TITLE);
     loop {
         match first::next_signal() {
             Ok(libc::SIGCHLD) => {

@@ -9,7 +9,7 @@ use knarr_tree::TreeError;
 use knarr_tree::root::Root;
 use knarr_tree::unpack::Kind;
 
-use super::record::{Attachment, Record};
+use super::record::{Attachment, MountRecord, Record};
 use super::spec::{self, Joined};
 use super::{Container, blocking};
 use crate::{Engine, EngineError};
@@ -19,24 +19,33 @@ impl Engine {
     pub(super) async fn fill_volumes(&self, record: &Record) -> Result<(), EngineError> {
         for mount in record.mounts.iter().filter(|mount| mount.kind == "volume" && mount.copy_up) {
             let Some(name) = mount.name.as_deref() else { continue };
+            let (layers, target) = (record.layers.clone(), mount.target.trim_matches('/').to_owned());
+            let may_be = move || Ok(layers.iter().any(|layer| may_have(layer, &target)));
+            if !blocking(may_be).await? {
+                continue;
+            }
             let place = self.shared().volumes.acquire(name, &record.id)?;
-            let filled = self.copy_up(&record.layers, &mount.target, place).await;
+            let filled = self.copy_up(record, mount, place).await;
             self.shared().volumes.release(name, &record.id)?;
             filled?;
         }
         Ok(())
     }
 
-    /// Fills an empty volume with what the image has at `target`.
-    async fn copy_up(&self, layers: &[PathBuf], target: &str, place: PathBuf) -> Result<(), EngineError> {
-        let (layers, target) = (layers.to_vec(), target.trim_matches('/').to_owned());
+    /// Fills an empty volume with what the image has at its place.
+    async fn copy_up(&self, record: &Record, mount: &MountRecord, place: PathBuf) -> Result<(), EngineError> {
+        let (layers, target) = (record.layers.clone(), mount.target.trim_matches('/').to_owned());
+        let anonymous = mount.anonymous;
         blocking(move || {
             let empty =
                 std::fs::read_dir(&place).map_err(EngineError::file("list", &place))?.next().is_none();
-            if !empty || !layers.iter().any(|layer| may_have(layer, &target)) {
+            if !empty {
                 return Ok(());
             }
             crate::view::with_layers(&layers, |root| match root.stat(&target) {
+                Ok(meta) if anonymous && meta.kind != Kind::Directory => Err(EngineError::failed(format!(
+                    "cannot mount volume over existing file, file exists /{target}"
+                ))),
                 Ok(_) => crate::view::copy_directory(root, &target, &place),
                 // A higher layer has taken it away, or a link leads nowhere.
                 Err(TreeError::Path { .. }) => Ok(()),

@@ -17,6 +17,7 @@ use bollard_stubs::models::{
 use knarr_oci::{Platform, RunConfig};
 use knarr_store::Image;
 
+use super::mounts::clean;
 use super::record::{Attachment, FORMAT, Record};
 use super::{Container, blocking, names, spec};
 use crate::engine::{new_id, now};
@@ -85,14 +86,16 @@ impl Engine {
         let mut warnings = Vec::new();
         self.fill_host(&mut host)?;
         check_host(&mut host, &mut warnings)?;
-        let config = merge(&body, &image_config)?;
+        let mut config = merge(&body, &image_config)?;
         check_config(&config, &host)?;
+        config.working_dir =
+            config.working_dir.as_deref().filter(|path| !path.is_empty()).map(clean).transpose()?;
         let image_volumes: Vec<String> = image_config.volumes.keys().cloned().collect();
         let networks = self.resolve_networks(&mut host, body.networking_config.clone(), &config)?;
-        let mounts = self.resolve_mounts(&body, &host, &image_volumes).await?;
+        self.name_host(&mut config, &host);
         let store = self.shared().store.clone();
         let layers = blocking(move || Ok(knarr_store::layers::for_overlay(&store, &image, false)?)).await?;
-        let record = Record {
+        let mut record = Record {
             format: FORMAT,
             id: id.to_owned(),
             name: name.to_owned(),
@@ -101,15 +104,37 @@ impl Engine {
             config,
             host,
             networks,
-            mounts,
             layers,
             ..Record::default()
         };
         spec::capabilities(&record)?;
         self.check_links(&record)?;
-        self.fill_volumes(&record).await?;
-        self.keep(record).await?;
+        record.mounts = self.resolve_mounts(&body, &record.host, &image_volumes).await?;
+        let made = match self.fill_volumes(&record).await {
+            Ok(()) => self.keep(record.clone()).await,
+            Err(error) => Err(error),
+        };
+        if made.is_err() {
+            self.remove_anonymous_volumes(&record).await;
+        }
+        made?;
         Ok(ContainerCreateResponse { id: id.to_owned(), warnings })
+    }
+
+    /// Who shares another one's network is called as it is.
+    fn name_host(&self, config: &mut ContainerConfig, host: &HostConfig) {
+        let mode = host.network_mode.as_deref().unwrap_or_default();
+        let other = mode.strip_prefix("container:").and_then(|id| self.shared().containers.find(id).ok());
+        let shared = match other {
+            Some(other) => Some(other.record().hostname()),
+            None if mode == "host" => Some(rustix::system::uname().nodename().to_string_lossy().into_owned()),
+            None => None,
+        };
+        if let Some(shared) = shared
+            && config.hostname.as_ref().is_none_or(String::is_empty)
+        {
+            config.hostname = Some(shared);
+        }
     }
 
     /// Writes a container down, and knows it from now on.
@@ -166,6 +191,7 @@ impl Engine {
             typ: Some(driver.unwrap_or_else(|| options.log_driver.clone())),
         });
         host.shm_size.get_or_insert(64 << 20);
+        host.pids_limit = host.pids_limit.filter(|limit| *limit > 0);
         if host.cgroupns_mode.is_none_or(|mode| mode == HostConfigCgroupnsModeEnum::EMPTY) {
             host.cgroupns_mode = Some(HostConfigCgroupnsModeEnum::PRIVATE);
         }
@@ -395,9 +421,12 @@ fn check_config(config: &ContainerConfig, host: &HostConfig) -> Result<(), Engin
     }
     if let Some(check) = &config.healthcheck {
         let short = |nanos: Option<i64>| nanos.is_some_and(|nanos| nanos != 0 && nanos < 1_000_000);
-        for (name, nanos) in
-            [("Interval", check.interval), ("Timeout", check.timeout), ("StartPeriod", check.start_period)]
-        {
+        for (name, nanos) in [
+            ("Interval", check.interval),
+            ("Timeout", check.timeout),
+            ("StartPeriod", check.start_period),
+            ("StartInterval", check.start_interval),
+        ] {
             if short(nanos) {
                 return Err(EngineError::invalid(format!("{name} in Healthcheck cannot be less than 1ms")));
             }
@@ -478,6 +507,10 @@ fn check_host(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), E
         check_cpuset(cpus)?;
     }
     check_restart(host)?;
+    check_ports(host)?;
+    if host.annotations.as_ref().is_some_and(|annotations| annotations.contains_key("")) {
+        return invalid("invalid Annotations: the empty string is not permitted as an annotation key");
+    }
     for limit in host.ulimits.iter().flatten() {
         let name = limit.name.clone().unwrap_or_default();
         let known = format!("RLIMIT_{}", name.to_ascii_uppercase());
@@ -527,6 +560,28 @@ fn check_host(host: &mut HostConfig, warnings: &mut Vec<String>) -> Result<(), E
     }
     if host_network && host.port_bindings.as_ref().is_some_and(|ports| !ports.is_empty()) {
         warnings.push("Published ports are discarded when using host network mode".to_owned());
+    }
+    Ok(())
+}
+
+/// Ports are numbers, and where they are published numbers or ranges of them.
+fn check_ports(host: &HostConfig) -> Result<(), EngineError> {
+    let number = |text: &str| text.parse::<u16>().is_ok();
+    let range = |text: &str| match text.split_once('-') {
+        Some((first, last)) => number(first) && number(last),
+        None => text.is_empty() || number(text),
+    };
+    let bad = |text: &str| EngineError::invalid(format!("invalid port specification: \"{text}\""));
+    for (port, bound) in host.port_bindings.iter().flatten() {
+        let inside = port.split('/').next().unwrap_or_default();
+        if !number(inside) || inside.parse() == Ok(0_u16) {
+            return Err(bad(port));
+        }
+        for place in bound.iter().flatten().filter_map(|binding| binding.host_port.as_deref()) {
+            if !range(place) {
+                return Err(bad(place));
+            }
+        }
     }
     Ok(())
 }
@@ -619,4 +674,28 @@ pub(super) fn update(record: &mut Record, body: ContainerUpdateBody) -> Result<V
     let mut warnings = Vec::new();
     check_host(host, &mut warnings)?;
     Ok(warnings)
+}
+
+#[cfg(test)]
+mod tests {
+    use bollard_stubs::models::{HostConfig, PortBinding};
+
+    use super::check_host;
+
+    fn said(port: &str, place: &str) -> String {
+        let binding = PortBinding { host_ip: None, host_port: Some(place.to_owned()) };
+        let ports = [(port.to_owned(), Some(vec![binding]))];
+        let mut host = HostConfig { port_bindings: Some(ports.into()), ..HostConfig::default() };
+        check_host(&mut host, &mut Vec::new()).err().map(|error| error.message()).unwrap_or_default()
+    }
+
+    #[test]
+    fn ports_are_numbers_or_ranges() {
+        for (port, place) in [("80/tcp", ""), ("80", "8080"), ("53/udp", "8000-8010")] {
+            assert_eq!(said(port, place), "");
+        }
+        assert_eq!(said("80/tcp", "x"), "invalid port specification: \"x\"");
+        assert_eq!(said("0/tcp", "80"), "invalid port specification: \"0/tcp\"");
+        assert_eq!(said("80/tcp", "8000-"), "invalid port specification: \"8000-\"");
+    }
 }

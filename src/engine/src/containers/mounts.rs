@@ -163,6 +163,7 @@ impl Engine {
         if !target.starts_with('/') {
             return Err(bad(&format!("invalid mount path: '{target}' mount path must be absolute")));
         }
+        check_options(mount, &kind)?;
         let source = mount.source.clone().unwrap_or_default();
         let record = MountRecord {
             kind: kind.clone(),
@@ -263,8 +264,24 @@ fn make_source(path: &str) -> Result<(), EngineError> {
     std::fs::create_dir_all(path).map_err(EngineError::file("make the bind source", path))
 }
 
+/// Options of another kind of mount are a mistake.
+fn check_options(mount: &Mount, kind: &str) -> Result<(), EngineError> {
+    for (name, given, of) in [
+        ("VolumeOptions", mount.volume_options.is_some(), MountType::VOLUME),
+        ("BindOptions", mount.bind_options.is_some(), MountType::BIND),
+        ("TmpfsOptions", mount.tmpfs_options.is_some(), MountType::TMPFS),
+    ] {
+        if given && mount.typ != Some(of) {
+            return Err(EngineError::invalid(format!(
+                "{name} must not be specified on mount type \"{kind}\""
+            )));
+        }
+    }
+    Ok(())
+}
+
 /// A path without `.`, `..` and slashes that mean nothing.
-fn clean(path: &str) -> Result<String, EngineError> {
+pub(super) fn clean(path: &str) -> Result<String, EngineError> {
     let mut parts: Vec<&str> = Vec::new();
     for component in Path::new(path).components() {
         match component {

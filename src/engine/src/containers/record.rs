@@ -103,6 +103,16 @@ impl Record {
         own.unwrap_or_else(|| self.id.get(..12).unwrap_or(&self.id).to_owned())
     }
 
+    /// Where the files lie that its programs see as `/etc/hosts` and the like: with the one whose network it joins they
+    /// are that one's. `directory` is its own.
+    #[must_use]
+    pub fn files_in(&self, directory: &Path) -> PathBuf {
+        match self.network_mode().strip_prefix("container:") {
+            Some(other) => directory.with_file_name(other),
+            None => directory.to_owned(),
+        }
+    }
+
     /// Whether it may do all that the host may.
     #[must_use]
     pub fn is_privileged(&self) -> bool {

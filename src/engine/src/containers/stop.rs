@@ -351,7 +351,7 @@ impl Engine {
         });
     }
 
-    async fn remove_anonymous_volumes(&self, record: &super::Record) {
+    pub(super) async fn remove_anonymous_volumes(&self, record: &super::Record) {
         let volumes = record.mounts.iter().filter(|mount| mount.kind == "volume" && mount.anonymous);
         for name in volumes.filter_map(|mount| mount.name.as_deref()) {
             match self.remove_volume(name, true).await {

@@ -51,6 +51,7 @@ impl Engine {
 /// The document, but for what only the engine knows.
 pub(super) fn describe(record: &Record, directory: &Path, sandbox: &str) -> Result<Value, EngineError> {
     let path = |name: &str| directory.join(name).display().to_string();
+    let file = |name: &str| record.files_in(directory).join(name).display().to_string();
     let (program, arguments) = record.command();
     let never = "0001-01-01T00:00:00Z";
     let or_never = |text: &str| if text.is_empty() { never.to_owned() } else { text.to_owned() };
@@ -83,9 +84,9 @@ pub(super) fn describe(record: &Record, directory: &Path, sandbox: &str) -> Resu
         "Args": arguments,
         "State": shown,
         "Image": record.image,
-        "ResolvConfPath": path("resolv.conf"),
-        "HostnamePath": path("hostname"),
-        "HostsPath": path("hosts"),
+        "ResolvConfPath": file("resolv.conf"),
+        "HostnamePath": file("hostname"),
+        "HostsPath": file("hosts"),
         "LogPath": log,
         "Name": format!("/{}", record.name),
         "RestartCount": record.restart_count,
@@ -126,6 +127,7 @@ fn fill(value: &mut Value, usual: Value) {
 
 fn config(record: &Record) -> Result<Value, EngineError> {
     let mut value = to_value(&record.config)?;
+    value["Hostname"] = json!(record.hostname());
     fill(
         &mut value,
         json!({

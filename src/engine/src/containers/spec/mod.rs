@@ -370,7 +370,7 @@ fn mounts(record: &Record, facts: &Facts) -> Result<Vec<Value>, EngineError> {
     for name in ["resolv.conf", "hostname", "hosts"] {
         let target = format!("/etc/{name}");
         if !taken(&target) {
-            let source = facts.directory.join(name).display().to_string();
+            let source = record.files_in(&facts.directory).join(name).display().to_string();
             all.push(mount(&target, "bind", &source, words("rbind rprivate")));
         }
     }

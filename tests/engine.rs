@@ -1,12 +1,13 @@
 //! The engine: the real daemon, driven by the real docker CLI and by our own.
 //!
 //! Each test has a daemon of its own in its own network namespace. `docker` is the long conversation, `survival` and `churn` what a
-//! crash must not lose, `faults` what clients and the machine do to it.
+//! crash must not lose, `faults` and `resources` what clients and the machine do to it.
 
 mod churn;
 mod docker;
 mod faults;
 mod knarr;
+mod resources;
 mod survival;
 
 use crate::support::engine::has_docker;

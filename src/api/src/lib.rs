@@ -12,6 +12,7 @@ mod exec;
 mod hijack;
 mod images;
 mod networks;
+mod peer;
 mod query;
 mod router;
 mod serve;

@@ -346,8 +346,11 @@ impl Shim {
             let _ = writeln!(io::stderr(), "knarr shim: {}: {failure}", self.config.id);
         }
         let text = serde_json::to_vec(&exit).unwrap_or_default();
-        if self.started {
-            replace(&self.config.directory.join(EXIT_FILE), &text, 0o600)?;
+        if self.started
+            && let Err(error) = replace(&self.config.directory.join(EXIT_FILE), &text, 0o600)
+        {
+            // The engine can be told all the same, if it is there.
+            let _ = writeln!(io::stderr(), "knarr shim: {}", crate::chain(&error));
         }
         remove(&self.config.socket);
         for client in &mut self.clients {

@@ -21,8 +21,24 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts one, with an image of busybox that is called `bb`.
     pub(crate) fn start() -> Self {
+        Self::start_on(|_| {})
+    }
+
+    /// Starts one whose root is a file system of its own in memory, of so many MiB.
+    pub(crate) fn start_on_disk_of(size_mib: u32) -> Self {
+        Self::start_on(|dir| {
+            let root = dir.join("root");
+            fs::create_dir(&root).unwrap();
+            let options = format!("size={size_mib}m,mode=755");
+            let flags = nix::mount::MsFlags::empty();
+            nix::mount::mount(Some("tmpfs"), &root, Some("tmpfs"), flags, Some(options.as_str())).unwrap();
+        })
+    }
+
+    fn start_on(prepare: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::Builder::new().prefix("knarr-engine-").tempdir().unwrap();
         fs::create_dir(dir.path().join("docker")).unwrap();
+        prepare(dir.path());
         let child = spawn(dir.path());
         let daemon = Self { dir, child };
         daemon.await_socket();
@@ -198,6 +214,27 @@ impl Daemon {
         found
     }
 
+    /// A number of what the kernel tells about its process: `VmRSS`, `VmHWM`, in KiB.
+    pub(crate) fn status(&self, key: &str) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
+    /// Holds until something is true.
+    pub(crate) fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let begun = Instant::now();
+        while !holds() {
+            assert!(begun.elapsed() < PATIENCE, "it does not come true: {what}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// Links in its network namespace, its loopback left out.
     pub(crate) fn links(&self) -> Vec<String> {
         let text = self.outside(&["ip", "-o", "link"]).stdout;
@@ -222,8 +259,11 @@ impl Daemon {
     pub(crate) fn leftovers(&self) -> Vec<String> {
         let here = self.dir.path().display().to_string();
         let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", self.child.id())).unwrap_or_default();
-        let mut all: Vec<String> =
-            mounts.lines().filter(|line| line.contains(&here)).map(str::to_owned).collect();
+        let mut all: Vec<String> = mounts
+            .lines()
+            .filter(|line| line.contains(&here) && !line.contains("/root rw"))
+            .map(str::to_owned)
+            .collect();
         for directory in ["run/netns", "run/oci", "run/shim", "root/containers"] {
             let entries = fs::read_dir(self.dir.path().join(directory)).into_iter().flatten().flatten();
             all.extend(entries.map(|entry| entry.path().display().to_string()));
@@ -357,6 +397,8 @@ impl Drop for Daemon {
         for entry in fs::read_dir(self.dir.path().join("run/netns")).into_iter().flatten().flatten() {
             let _ = nix::mount::umount2(&entry.path(), nix::mount::MntFlags::MNT_DETACH);
         }
+        // Few have a disk of their own.
+        let _ = nix::mount::umount2(&self.root(), nix::mount::MntFlags::MNT_DETACH);
         if std::thread::panicking() {
             io::stderr().write_all(self.log().as_bytes()).unwrap_or_default();
         }

@@ -14,6 +14,7 @@ use knarr_engine::stream::{Attached, Frame, FrameStream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc;
 
+use crate::peer::{self, Peer};
 use crate::version::Version;
 
 const RAW: &str = "application/vnd.docker.raw-stream";
@@ -44,6 +45,7 @@ pub(crate) async fn hijack_then(
         };
     }
     let upgrade = hyper::upgrade::on(&mut request);
+    let peer = request.extensions().get::<Peer>().cloned();
     tokio::spawn(async move {
         let connection = match upgrade.await {
             Ok(connection) => connection,
@@ -51,7 +53,7 @@ pub(crate) async fn hijack_then(
         };
         if let Some(attached) = start.await {
             let (reader, writer) = tokio::io::split(TokioIo::new(connection));
-            relay(attached, reader, writer).await;
+            relay(attached, reader, writer, peer::left(peer)).await;
         }
     });
     let headers = [(header::CONNECTION, "Upgrade"), (header::UPGRADE, "tcp"), (header::CONTENT_TYPE, kind)];
@@ -111,16 +113,23 @@ fn head(frame: &Frame) -> [u8; 8] {
     [frame.stream as u8, 0, 0, 0, length[0], length[1], length[2], length[3]]
 }
 
-/// Both ways, until the output is at its end. The end of the client's side is the end of the input only.
+/// Both ways, until the output is at its end or the client has left. The end of the client's side is the end of the input only.
 async fn relay(
     attached: Attached,
     reader: impl AsyncRead + Unpin + Send + 'static,
     mut writer: impl AsyncWrite + Unpin,
+    left: impl Future<Output = ()>,
 ) {
     let Attached { tty, mut output, input } = attached;
     let mut typing = tokio::spawn(take_input(reader, input));
-    while let Some(frame) = output.recv().await {
-        let Ok(frame) = frame else { break };
+    tokio::pin!(left);
+    loop {
+        let frame = tokio::select! {
+            biased;
+            frame = output.recv() => frame,
+            () = &mut left => break,
+        };
+        let Some(Ok(frame)) = frame else { break };
         let sent = async {
             writer.write_all(&encode(&frame, tty)).await?;
             writer.flush().await
@@ -167,7 +176,7 @@ mod tests {
         let (client, server) = tokio::io::duplex(1024);
         let (reader, writer) = tokio::io::split(server);
         let attached = Attached { tty: false, output: frames, input: Some(typed) };
-        let relayed = tokio::spawn(relay(attached, reader, writer));
+        let relayed = tokio::spawn(relay(attached, reader, writer, std::future::pending()));
         let (mut from, mut to) = tokio::io::split(client);
         to.write_all(b"in").await.unwrap();
         to.shutdown().await.unwrap();

@@ -424,7 +424,10 @@ impl Shim {
     fn tell_end(&mut self, exit: &Exit) -> Result<(), RuntimeError> {
         if self.started {
             let text = serde_json::to_vec(exit).unwrap_or_default();
-            replace(&self.config.directory.join(EXIT_FILE), &text, 0o600)?;
+            if let Err(error) = replace(&self.config.directory.join(EXIT_FILE), &text, 0o600) {
+                // The engine can be told all the same, if it is there.
+                let _ = writeln!(io::stderr(), "knarr shim: {}", crate::chain(&error));
+            }
         }
         remove(&self.config.socket);
         let ended = answer(&Answer::Ended { exit: exit.clone() });

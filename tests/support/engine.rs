@@ -192,8 +192,8 @@ impl Daemon {
         self.await_socket();
     }
 
-    /// Processes that it or one before it started, itself and its launcher left out: what it gives to each in its
-    /// environment is how they are known.
+    /// Processes that it or one before it started, itself, its launcher and the one shim that waits for work left out:
+    /// what it gives to each in its environment is how they are known.
     pub(crate) fn processes(&self) -> Vec<String> {
         let mark = format!("{MARK}={}", self.dir.path().display());
         let parent = |pid: &str| {
@@ -201,12 +201,17 @@ impl Daemon {
             stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)).map(str::to_owned)
         };
         let own = self.child.id().to_string();
+        let is_launchers =
+            |pid: &str| parent(pid).and_then(|launcher| parent(&launcher)).as_ref() == Some(&own);
         let mut found = Vec::new();
+        let mut spare = false;
         for entry in fs::read_dir("/proc").unwrap().flatten() {
             let pid = entry.file_name().to_string_lossy().into_owned();
             let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
             let marked = environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes());
-            if marked && pid != own && parent(&pid).as_ref() != Some(&own) {
+            if marked && !spare && is_launchers(&pid) {
+                spare = true;
+            } else if marked && pid != own && parent(&pid).as_ref() != Some(&own) {
                 let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
                 found.push(format!("process {pid} {}", String::from_utf8_lossy(&words).replace('\0', " ")));
             }

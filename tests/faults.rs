@@ -1,9 +1,12 @@
 //! Attacks and faults: each ends in a clear error with its own status, leaves nothing, and the next run succeeds.
 
 use std::fs;
+use std::os::unix::fs::{MetadataExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use tar::EntryType;
 
 use crate::support::{Deb, Fault, Mirror, date, fail, needs_root, raw_tarball, succeed};
 
@@ -40,7 +43,7 @@ fn add(mirror: &mut Mirror, deb: Deb) {
     mirror.publish();
 }
 
-fn hostile(mirror: &mut Mirror, entries: &[(&str, tar::EntryType, &str, &[u8])]) {
+fn hostile(mirror: &mut Mirror, entries: &[(&str, EntryType, &str, &[u8])]) {
     let deb = Deb { data: Some(raw_tarball(entries)), ..Deb::new("hostile", "Essential: yes\n") };
     add(mirror, deb);
 }
@@ -287,7 +290,7 @@ fn bombs_are_refused() {
     check(index, &[], 47, "longer than");
     // A package of 15 kB that unpacks to 100 MB.
     let zeros = vec![0; 100 << 20];
-    let package = |mirror: &mut Mirror| hostile(mirror, &[("zeros", tar::EntryType::Regular, "", &zeros)]);
+    let package = |mirror: &mut Mirror| hostile(mirror, &[("zeros", EntryType::Regular, "", &zeros)]);
     check(package, &[], 18, "more than");
     // A control member that never ends.
     let control = |mirror: &mut Mirror| {
@@ -298,14 +301,14 @@ fn bombs_are_refused() {
 
 #[test]
 fn paths_that_leave_the_root_are_refused() {
-    use tar::EntryType as T;
+    use EntryType as T;
     check(|mirror| hostile(mirror, &[("../escape", T::Regular, "", b"x")]), &[], 18, "..");
     check(|mirror| hostile(mirror, &[("x", T::Link, "../../etc/passwd", b"")]), &[], 18, "..");
 }
 
 #[test]
 fn a_link_out_of_the_root_leads_nowhere_outside() {
-    use tar::EntryType as T;
+    use EntryType as T;
     needs_root!();
     let mut mirror = Mirror::new();
     let outside = tempfile::tempdir().unwrap();
@@ -397,6 +400,101 @@ fn a_target_that_is_there_is_not_touched() {
     assert_eq!(fs::read_to_string(mirror.path("root/precious")).unwrap(), "x");
     fs::remove_file(mirror.path("root/precious")).unwrap();
     succeed(mirror.bootstrap("root").args(["--variant", "essential"]));
+}
+
+#[test]
+fn a_link_as_a_target_means_what_it_leads_to() {
+    needs_root!();
+    let mirror = Mirror::new();
+    fs::create_dir(mirror.path("real")).unwrap();
+    symlink("real", mirror.path("root")).unwrap();
+    succeed(mirror.bootstrap("root").args(["--variant", "essential"]));
+    assert!(mirror.path("root").is_symlink() && mirror.path("real/etc/passwd").exists());
+    symlink("nowhere", mirror.path("dangling")).unwrap();
+    let text = fail(mirror.bootstrap("dangling").args(["--variant", "essential"]), 12);
+    assert!(text.contains("cannot follow the link"), "{text}");
+}
+
+#[test]
+fn a_mount_point_can_be_a_target() {
+    needs_root!();
+    let mirror = Mirror::new();
+    let place = mirror.path("disk");
+    fs::create_dir_all(&place).unwrap();
+    let script = format!(
+        "mount -t tmpfs -o size=64m disk {0} && mkdir {0}/lost+found {0}/.disk.knarr-999999999-x && \"$@\" && \
+         ls -A {0} && stat -c %a {0}; status=$?; umount {0}; exit $status",
+        place.display()
+    );
+    let mut inner = mirror.bootstrap("disk");
+    inner.args(["--variant", "essential"]);
+    let mut command = Command::new("unshare");
+    command.args(["-m", "sh", "-c", &script, "sh"]).arg(inner.get_program()).args(inner.get_args());
+    command.env("KNARR_CACHE_DIR", mirror.path("cache")).env("no_proxy", "*").env_remove("http_proxy");
+    let said = String::from_utf8(succeed(&mut command).stdout).unwrap();
+    let words: Vec<&str> = said.split_whitespace().collect();
+    assert!(
+        words.contains(&"etc") && words.contains(&"lost+found") && words.last() == Some(&"755"),
+        "{said}"
+    );
+    assert!(!said.contains(".knarr-"), "{said}");
+}
+
+#[test]
+fn a_hard_link_keeps_its_content_when_the_file_it_is_of_is_left_out() {
+    needs_root!();
+    let mut mirror = Mirror::new();
+    let entries: &[(&str, EntryType, &str, &[u8])] = &[
+        ("usr/bin/first", EntryType::Regular, "", b"content"),
+        ("usr/bin/second", EntryType::Link, "usr/bin/first", b""),
+        ("usr/bin/third", EntryType::Link, "usr/bin/first", b""),
+    ];
+    hostile(&mut mirror, entries);
+    succeed(mirror.bootstrap("root").args(["--variant", "essential", "--path-exclude", "/usr/bin/first"]));
+    let root = mirror.path("root/usr/bin");
+    assert!(!root.join("first").exists());
+    assert_eq!(fs::read_to_string(root.join("second")).unwrap(), "content");
+    let inode = |name: &str| fs::metadata(root.join(name)).unwrap().ino();
+    assert_eq!(inode("second"), inode("third"));
+}
+
+#[test]
+fn a_reader_that_leaves_and_a_full_device_are_told_apart() {
+    needs_root!();
+    let mirror = Mirror::new();
+    let run = |end: &str| {
+        let inner = mirror.bootstrap("-");
+        let script =
+            format!("{{ \"$@\"; echo $? >&3; }} 3>{0} {end}; cat {0}", mirror.path("status").display());
+        let mut command = Command::new("sh");
+        command.args(["-c", &script, "sh"]).arg(inner.get_program()).args(inner.get_args());
+        command.args(["--variant", "essential", "--quiet"]);
+        command.env("KNARR_CACHE_DIR", mirror.path("cache")).env("no_proxy", "*").env_remove("http_proxy");
+        let output = succeed(&mut command);
+        let said = String::from_utf8(output.stderr).unwrap();
+        (String::from_utf8_lossy(&output.stdout).trim().to_owned(), said)
+    };
+    let (status, said) = run("| head -c 1 >/dev/null");
+    assert_eq!((status.as_str(), said.as_str()), ("141", ""));
+    let (status, said) = run(">/dev/full");
+    assert_eq!(status, "13");
+    assert!(said.contains("No space left"), "{said}");
+}
+
+#[test]
+fn a_request_that_cannot_be_meant_is_refused() {
+    needs_root!();
+    let mirror = Mirror::new();
+    for (target, arguments, expected) in [
+        ("root.zip", &[][..], "looks like a .zip file"),
+        ("root", &["--exclude", "dpkg"][..], "dpkg cannot be left out"),
+    ] {
+        let text = fail(mirror.bootstrap(target).args(["--variant", "essential"]).args(arguments), 2);
+        assert!(text.contains(expected), "{text}");
+        mirror.assert_clean(target);
+    }
+    let text = fail(mirror.bootstrap("root").env("SOURCE_DATE_EPOCH", "-1"), 2);
+    assert!(text.contains("expected seconds since 1970"), "{text}");
 }
 
 #[test]

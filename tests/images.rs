@@ -266,6 +266,24 @@ fn what_is_no_file_is_refused_and_not_left_out() {
 }
 
 #[test]
+fn a_user_without_a_number_leaves_others_theirs() {
+    needs_root!();
+    let mirror = mirror();
+    let recipe = "suite = \"SUITE\"\npackages = [\"base-files-\", \"base\"]\n[production]\n[[user]]\nname = \"free\"\n\
+        [[user]]\nname = \"fixed\"\nuid = 1000\n";
+    digest(&mut build(&mirror, "app", recipe));
+    let exported = succeed(&mut knarr(&mirror, &["export", "app"])).stdout;
+    let mut passwd = String::new();
+    for entry in tar::Archive::new(exported.as_slice()).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        if entry.path().unwrap().ends_with("etc/passwd") {
+            std::io::Read::read_to_string(&mut entry, &mut passwd).unwrap();
+        }
+    }
+    assert!(passwd.contains("fixed:x:1000:") && passwd.contains("free:x:1001:"), "{passwd}");
+}
+
+#[test]
 fn archives_go_to_other_tools_and_back() {
     needs_root!();
     let mirror = mirror();

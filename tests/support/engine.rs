@@ -1,6 +1,8 @@
 //! A daemon of its own for a test: own root, own socket, own network namespace. What it made is gone with it.
 
 use std::fs;
+use std::io::{self, Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -19,8 +21,24 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts one, with an image of busybox that is called `bb`.
     pub(crate) fn start() -> Self {
+        Self::start_on(|_| {})
+    }
+
+    /// Starts one whose root is a file system of its own in memory, of so many MiB.
+    pub(crate) fn start_on_disk_of(size_mib: u32) -> Self {
+        Self::start_on(|dir| {
+            let root = dir.join("root");
+            fs::create_dir(&root).unwrap();
+            let options = format!("size={size_mib}m,mode=755");
+            let flags = nix::mount::MsFlags::empty();
+            nix::mount::mount(Some("tmpfs"), &root, Some("tmpfs"), flags, Some(options.as_str())).unwrap();
+        })
+    }
+
+    fn start_on(prepare: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::Builder::new().prefix("knarr-engine-").tempdir().unwrap();
         fs::create_dir(dir.path().join("docker")).unwrap();
+        prepare(dir.path());
         let child = spawn(dir.path());
         let daemon = Self { dir, child };
         daemon.await_socket();
@@ -42,9 +60,19 @@ impl Daemon {
         self.dir.path().join("run/knarr.sock")
     }
 
+    /// Its directory: what else a test needs may lie there, too.
+    pub(crate) fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// Its API, without a client in between.
+    pub(crate) fn api(&self) -> Api {
+        Api { socket: self.socket() }
+    }
+
     fn await_socket(&self) {
         let begun = Instant::now();
-        while std::os::unix::net::UnixStream::connect(self.socket()).is_err() {
+        while UnixStream::connect(self.socket()).is_err() {
             assert!(begun.elapsed() < PATIENCE, "the daemon does not answer: {}", self.log());
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -99,8 +127,8 @@ impl Daemon {
     }
 
     /// Sends bytes to its socket, and answers with what comes back until the connection is closed.
-    pub(crate) fn connect(&self) -> std::os::unix::net::UnixStream {
-        std::os::unix::net::UnixStream::connect(self.socket()).unwrap()
+    pub(crate) fn connect(&self) -> UnixStream {
+        UnixStream::connect(self.socket()).unwrap()
     }
 
     /// Runs a program of busybox in the daemon's network namespace: what a neighbour of its containers sees.
@@ -138,15 +166,14 @@ impl Daemon {
 
     /// Starts it again, in the network namespace that it had: the machine has not changed.
     pub(crate) fn restart(&mut self, holder: &Holder) {
-        self.child =
-            spawn_in(self.dir.path(), &["nsenter", &format!("--net=/proc/{}/ns/net", holder.0.id())]);
+        self.start_again(holder);
         self.await_socket();
     }
 
     /// Keeps its network namespace while it is not there.
     pub(crate) fn hold(&self) -> Holder {
         let net = format!("--net=/proc/{}/ns/net", self.child.id());
-        let holder = Holder(Command::new("nsenter").args([&net, "sleep", "1000"]).spawn().unwrap());
+        let holder = Holder(Command::new("nsenter").args([&net, "sleep", "100000"]).spawn().unwrap());
         let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/net")).ok();
         while namespace(holder.0.id()) != namespace(self.child.id()) {
             std::thread::sleep(Duration::from_millis(5));
@@ -154,17 +181,180 @@ impl Daemon {
         holder
     }
 
+    /// Starts it again without waiting for it to answer.
+    pub(crate) fn start_again(&mut self, holder: &Holder) {
+        self.child =
+            spawn_in(self.dir.path(), &["nsenter", &format!("--net=/proc/{}/ns/net", holder.0.id())]);
+    }
+
+    /// Waits until it answers.
+    pub(crate) fn is_ready(&self) {
+        self.await_socket();
+    }
+
+    /// Processes that it or one before it started, itself, its launcher and the one shim that waits for work left out:
+    /// what it gives to each in its environment is how they are known.
+    pub(crate) fn processes(&self) -> Vec<String> {
+        let mark = format!("{MARK}={}", self.dir.path().display());
+        let parent = |pid: &str| {
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            stat.rsplit(')').next().and_then(|rest| rest.split_whitespace().nth(1)).map(str::to_owned)
+        };
+        let own = self.child.id().to_string();
+        let is_launchers =
+            |pid: &str| parent(pid).and_then(|launcher| parent(&launcher)).as_ref() == Some(&own);
+        let mut found = Vec::new();
+        let mut spare = false;
+        for entry in fs::read_dir("/proc").unwrap().flatten() {
+            let pid = entry.file_name().to_string_lossy().into_owned();
+            let environment = fs::read(entry.path().join("environ")).unwrap_or_default();
+            let marked = environment.split(|byte| *byte == 0).any(|entry| entry == mark.as_bytes());
+            if marked && !spare && is_launchers(&pid) {
+                spare = true;
+            } else if marked && pid != own && parent(&pid).as_ref() != Some(&own) {
+                let words = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+                found.push(format!("process {pid} {}", String::from_utf8_lossy(&words).replace('\0', " ")));
+            }
+        }
+        found
+    }
+
+    /// A number of what the kernel tells about its process: `VmRSS`, `VmHWM`, in KiB.
+    pub(crate) fn status(&self, key: &str) -> u64 {
+        let text = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).unwrap();
+        line.split_whitespace().next().unwrap().parse().unwrap()
+    }
+
+    /// How many descriptors it has open.
+    pub(crate) fn descriptors(&self) -> usize {
+        fs::read_dir(format!("/proc/{}/fd", self.child.id())).unwrap().count()
+    }
+
+    /// Holds until something is true.
+    pub(crate) fn until(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let begun = Instant::now();
+        while !holds() {
+            assert!(begun.elapsed() < PATIENCE, "it does not come true: {what}\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Links in its network namespace, its loopback left out.
+    pub(crate) fn links(&self) -> Vec<String> {
+        let text = self.outside(&["ip", "-o", "link"]).stdout;
+        let text = String::from_utf8_lossy(&text).into_owned();
+        let names = text.lines().filter_map(|line| line.split(": ").nth(1));
+        let names = names.map(|name| name.split('@').next().unwrap_or(name).to_owned());
+        names.filter(|name| name != "lo").collect()
+    }
+
+    /// How many rules of nf_tables are in its network namespace.
+    pub(crate) fn rules(&self) -> usize {
+        let net = fs::File::open(format!("/proc/{}/ns/net", self.child.id())).unwrap();
+        let count = std::thread::spawn(move || {
+            let flag = knarr_linux::process::Namespace::Network.flag();
+            knarr_linux::process::join_namespace(std::os::fd::AsFd::as_fd(&net), flag).unwrap();
+            count_rules()
+        });
+        count.join().unwrap()
+    }
+
     /// Mounts, sandboxes and control groups that are left of its containers.
     pub(crate) fn leftovers(&self) -> Vec<String> {
         let here = self.dir.path().display().to_string();
         let mounts = fs::read_to_string(format!("/proc/{}/mountinfo", self.child.id())).unwrap_or_default();
-        let mut all: Vec<String> =
-            mounts.lines().filter(|line| line.contains(&here)).map(str::to_owned).collect();
+        let mut all: Vec<String> = mounts
+            .lines()
+            .filter(|line| line.contains(&here) && !line.contains("/root rw"))
+            .map(str::to_owned)
+            .collect();
         for directory in ["run/netns", "run/oci", "run/shim", "root/containers"] {
             let entries = fs::read_dir(self.dir.path().join(directory)).into_iter().flatten().flatten();
             all.extend(entries.map(|entry| entry.path().display().to_string()));
         }
         all
+    }
+}
+
+/// What of the environment tells whose a process is.
+pub(crate) const MARK: &str = "KNARR_TEST_OF";
+
+/// Asks the kernel for all rules of the namespace that this thread is in.
+fn count_rules() -> usize {
+    const NETFILTER: isize = 12;
+    const ASK: u16 = 0x0a07;
+    const TOLD: u16 = 0x0a06;
+    const DONE: u16 = 3;
+    let mut socket = netlink_sys::Socket::new(NETFILTER).unwrap();
+    socket.bind_auto().unwrap();
+    socket.connect(&netlink_sys::SocketAddr::new(0, 0)).unwrap();
+    let mut request = 20_u32.to_ne_bytes().to_vec();
+    request.extend(ASK.to_ne_bytes());
+    request.extend(0x301_u16.to_ne_bytes());
+    request.extend([0; 12]);
+    socket.send(&request, 0).unwrap();
+    let mut count = 0;
+    loop {
+        let (bytes, _) = socket.recv_from_full().unwrap();
+        let mut rest = &bytes[..];
+        while rest.len() >= 16 {
+            let length = u32::from_ne_bytes(rest[..4].try_into().unwrap()) as usize;
+            let kind = u16::from_ne_bytes(rest[4..6].try_into().unwrap());
+            if kind == DONE {
+                return count;
+            }
+            count += usize::from(kind == TOLD);
+            rest = &rest[length.next_multiple_of(4).min(rest.len())..];
+        }
+    }
+}
+
+/// The Engine API, without a client in between. Clones are the same.
+#[derive(Clone, Debug)]
+pub(crate) struct Api {
+    socket: PathBuf,
+}
+
+/// What was answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
+}
+
+impl Answer {
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+}
+
+impl Api {
+    /// Asks, and waits for the end of the answer. The daemon may go away meanwhile.
+    pub(crate) fn ask(&self, method: &str, path: &str, body: &str) -> io::Result<Answer> {
+        let mut stream = UnixStream::connect(&self.socket)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        let length = body.len();
+        write!(
+            stream,
+            "{method} {path} HTTP/1.0\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}"
+        )?;
+        let mut bytes = Vec::new();
+        if let Err(error) = stream.read_to_end(&mut bytes) {
+            assert_ne!(error.kind(), io::ErrorKind::WouldBlock, "{method} {path} {body}: no answer");
+            return Err(error);
+        }
+        let text = String::from_utf8_lossy(&bytes);
+        let (head, body) = text.split_once("\r\n\r\n").ok_or(io::ErrorKind::UnexpectedEof)?;
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok());
+        let status = status.ok_or(io::ErrorKind::InvalidData)?;
+        let promised = head
+            .lines()
+            .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+        if promised.is_some_and(|promised: usize| promised > body.len()) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(Answer { status, body: body.to_owned() })
     }
 }
 
@@ -188,7 +378,7 @@ fn spawn_in(dir: &Path, around: &[&str]) -> Child {
     let mut command = Command::new(around[0]);
     command.args(&around[1..]).args(["busybox", "sh", "-c", "ip link set lo up; exec \"$0\" \"$@\""]);
     command.arg(env!("CARGO_BIN_EXE_knarr")).args(["daemon", "--root"]).arg(dir.join("root"));
-    command.arg("--run-dir").arg(dir.join("run")).stdin(Stdio::null());
+    command.arg("--run-dir").arg(dir.join("run")).stdin(Stdio::null()).env(MARK, dir);
     command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
 }
 
@@ -204,8 +394,18 @@ impl Drop for Daemon {
         // It may have been killed by the test.
         let _ = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM);
         let _ = self.child.wait();
+        // What a test that failed has left.
+        for pid in self.processes().iter().filter_map(|text| text.split(' ').nth(1)?.parse().ok()) {
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+        }
+        for entry in fs::read_dir(self.dir.path().join("run/netns")).into_iter().flatten().flatten() {
+            let _ = nix::mount::umount2(&entry.path(), nix::mount::MntFlags::MNT_DETACH);
+        }
+        // Few have a disk of their own.
+        let _ = nix::mount::umount2(&self.root(), nix::mount::MntFlags::MNT_DETACH);
         if std::thread::panicking() {
-            std::io::Write::write_all(&mut std::io::stderr(), self.log().as_bytes()).unwrap_or_default();
+            io::stderr().write_all(self.log().as_bytes()).unwrap_or_default();
         }
     }
 }

@@ -5,28 +5,21 @@
 //!
 //! Spec: Docker Engine API, "Attach to a container".
 
-use std::os::fd::AsFd;
-
 use axum::body::{Body, Bytes};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use http::{HeaderMap, Request, StatusCode, header};
-use hyper::upgrade::{Parts, Upgraded};
 use hyper_util::rt::TokioIo;
 use knarr_engine::stream::{Attached, Frame, FrameStream};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
+use crate::peer::{self, Peer};
 use crate::version::Version;
 
 const RAW: &str = "application/vnd.docker.raw-stream";
 const MULTIPLEXED: &str = "application/vnd.docker.multiplexed-stream";
 const READ_BYTES: usize = 32 << 10;
-/// A client has so long to read the head of the answer.
-const HEAD_PATIENCE: std::time::Duration = std::time::Duration::from_secs(1);
-/// So often it is looked whether it has.
-const GLANCE: std::time::Duration = std::time::Duration::from_millis(1);
 /// A client has so long to close its side when all is over.
 const FAREWELL: std::time::Duration = std::time::Duration::from_secs(5);
 
@@ -51,44 +44,20 @@ pub(crate) async fn hijack_then(
         };
     }
     let upgrade = hyper::upgrade::on(&mut request);
+    let peer = request.extensions().get::<Peer>().cloned();
     tokio::spawn(async move {
         let connection = match upgrade.await {
             Ok(connection) => connection,
             Err(error) => return tracing::debug!(%error, "a client left before its connection was its own"),
         };
         if let Some(attached) = start.await {
-            connect(attached, connection).await;
+            peer::has_read(peer.as_ref()).await;
+            let (reader, writer) = tokio::io::split(TokioIo::new(connection));
+            relay(attached, reader, writer, peer::left(peer)).await;
         }
     });
     let headers = [(header::CONNECTION, "Upgrade"), (header::UPGRADE, "tcp"), (header::CONTENT_TYPE, kind)];
     (StatusCode::SWITCHING_PROTOCOLS, headers).into_response()
-}
-
-/// What is written must not come in one piece with the head of the answer: there are clients that read that by other
-/// means, and would lose it.
-async fn connect(attached: Attached, connection: Upgraded) {
-    match connection.downcast::<TokioIo<UnixStream>>() {
-        Ok(Parts { io, read_buf, .. }) => {
-            let stream = io.into_inner();
-            head_is_read(&stream).await;
-            let (reader, writer) = stream.into_split();
-            relay(attached, std::io::Cursor::new(read_buf).chain(reader), writer).await;
-        }
-        Err(connection) => {
-            let (reader, writer) = tokio::io::split(TokioIo::new(connection));
-            relay(attached, reader, writer).await;
-        }
-    }
-}
-
-/// Waits until a client has read all that was written, for as long as that may take.
-async fn head_is_read(stream: &UnixStream) {
-    let begun = tokio::time::Instant::now();
-    // Where the kernel does not tell, there is nothing to wait for.
-    while knarr_linux::socket::has_unread(stream.as_fd()).unwrap_or(false) && begun.elapsed() < HEAD_PATIENCE
-    {
-        tokio::time::sleep(GLANCE).await;
-    }
 }
 
 const fn content_type(tty: bool, version: Version) -> &'static str {
@@ -144,16 +113,23 @@ fn head(frame: &Frame) -> [u8; 8] {
     [frame.stream as u8, 0, 0, 0, length[0], length[1], length[2], length[3]]
 }
 
-/// Both ways, until the output is at its end. The end of the client's side is the end of the input only.
+/// Both ways, until the output is at its end or the client has left. The end of the client's side is the end of the input only.
 async fn relay(
     attached: Attached,
     reader: impl AsyncRead + Unpin + Send + 'static,
     mut writer: impl AsyncWrite + Unpin,
+    left: impl Future<Output = ()>,
 ) {
     let Attached { tty, mut output, input } = attached;
     let mut typing = tokio::spawn(take_input(reader, input));
-    while let Some(frame) = output.recv().await {
-        let Ok(frame) = frame else { break };
+    tokio::pin!(left);
+    loop {
+        let frame = tokio::select! {
+            biased;
+            frame = output.recv() => frame,
+            () = &mut left => break,
+        };
+        let Some(Ok(frame)) = frame else { break };
         let sent = async {
             writer.write_all(&encode(&frame, tty)).await?;
             writer.flush().await
@@ -189,21 +165,9 @@ async fn take_input(mut reader: impl AsyncRead + Unpin, mut input: Option<mpsc::
 mod tests {
     use knarr_engine::stream::{Attached, Frame, Stdio};
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio::net::UnixStream;
     use tokio::sync::mpsc;
 
-    use super::{head_is_read, relay};
-
-    #[tokio::test]
-    async fn a_head_is_waited_for_until_it_is_read() {
-        let (mut one, mut other) = UnixStream::pair().unwrap();
-        one.write_all(b"head").await.unwrap();
-        let waiting = tokio::spawn(async move { head_is_read(&one).await });
-        tokio::task::yield_now().await;
-        assert!(!waiting.is_finished());
-        other.read_exact(&mut [0; 4]).await.unwrap();
-        waiting.await.unwrap();
-    }
+    use super::relay;
 
     #[tokio::test]
     async fn the_end_of_the_input_leaves_the_output_open() {
@@ -212,7 +176,7 @@ mod tests {
         let (client, server) = tokio::io::duplex(1024);
         let (reader, writer) = tokio::io::split(server);
         let attached = Attached { tty: false, output: frames, input: Some(typed) };
-        let relayed = tokio::spawn(relay(attached, reader, writer));
+        let relayed = tokio::spawn(relay(attached, reader, writer, std::future::pending()));
         let (mut from, mut to) = tokio::io::split(client);
         to.write_all(b"in").await.unwrap();
         to.shutdown().await.unwrap();

@@ -15,6 +15,7 @@ mod images;
 mod legacy;
 mod lenient;
 mod networks;
+mod peer;
 mod query;
 mod router;
 mod serve;

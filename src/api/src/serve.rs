@@ -27,6 +27,7 @@ use tokio::sync::watch;
 use tokio_rustls::TlsAcceptor;
 
 use crate::drain::{Kept, waits_for_word};
+use crate::peer::{self, Peer};
 use crate::router::router;
 use crate::version;
 
@@ -80,7 +81,7 @@ pub async fn serve(
     stop: watch::Receiver<bool>,
     active: Arc<AtomicUsize>,
 ) -> io::Result<()> {
-    let service = Service { router: router(engine), active };
+    let service = Service { router: router(engine), active, peer: None };
     let mut doors = Vec::new();
     for one in listen {
         doors.push(Door::open(one).await?);
@@ -101,6 +102,8 @@ pub async fn serve(
 struct Service {
     router: Router,
     active: Arc<AtomicUsize>,
+    /// Who asks, where that can be told.
+    peer: Option<Peer>,
 }
 
 /// Counts a request for as long as it lives.
@@ -142,11 +145,15 @@ impl Service {
         tracing::debug!(method = %request.method(), path = uri.path(), "request");
         *request.uri_mut() = uri;
         request.extensions_mut().insert(asked);
+        if let Some(peer) = &self.peer {
+            request.extensions_mut().insert(peer.clone());
+        }
         let active = Active::new(&self.active);
         let mut router = self.router.clone();
         let answer = tower_call(&mut router, request).await;
         // The answer's body may go on for long: it is counted until it is dropped.
-        answer.map(|body| Body::new(Counted { body, _active: active }))
+        let peer = self.peer.clone();
+        answer.map(|body| Body::new(Counted { body, _active: active, peer, left: None }))
     }
 
     async fn connection(self, stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
@@ -176,10 +183,13 @@ async fn tower_call(router: &mut Router, request: Request<Body>) -> Response {
     }
 }
 
-/// A body that counts as a request while it lives.
+/// A body that counts as a request while it lives, and ends when nobody is there to read it.
 struct Counted {
     body: Body,
     _active: Active,
+    peer: Option<Peer>,
+    /// The client's leaving; not waited for before there was nothing to say.
+    left: Option<std::pin::Pin<Box<dyn Future<Output = ()> + Send>>>,
 }
 
 impl hyper::body::Body for Counted {
@@ -190,7 +200,15 @@ impl hyper::body::Body for Counted {
         mut self: std::pin::Pin<&mut Self>,
         context: &mut std::task::Context<'_>,
     ) -> std::task::Poll<Option<Result<hyper::body::Frame<Self::Data>, Self::Error>>> {
-        std::pin::Pin::new(&mut self.body).poll_frame(context)
+        let frame = std::pin::Pin::new(&mut self.body).poll_frame(context);
+        if frame.is_pending() {
+            let peer = self.peer.clone();
+            let left = self.left.get_or_insert_with(|| Box::pin(peer::left(peer)));
+            if left.as_mut().poll(context).is_ready() {
+                return std::task::Poll::Ready(Some(Err(axum::Error::new("the client has left"))));
+            }
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
@@ -246,8 +264,9 @@ impl Door {
     async fn accept(&self, service: &Service) -> io::Result<()> {
         match self {
             Self::Unix(listener, _) => {
-                let (stream, _) = listener.accept().await?;
-                tokio::spawn(service.clone().connection(stream));
+                let peer = Peer::new(listener.accept().await?.0);
+                let service = Service { peer: Some(peer.clone()), ..service.clone() };
+                tokio::spawn(service.connection(peer));
             }
             Self::Tcp(listener, None) => {
                 let (stream, _) = listener.accept().await?;

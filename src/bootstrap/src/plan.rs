@@ -123,7 +123,29 @@ pub fn survey(options: &Options, mirror: &Mirror, progress: &dyn Progress) -> Re
             origin.push((number, position));
         }
     }
+    check_excluded(options, &offers, progress)?;
     choose(options, &universe, &origin, &offers)
+}
+
+/// Says what leaving out would be for nothing, and refuses what nothing works without.
+fn check_excluded(
+    options: &Options,
+    offers: &[Offer],
+    progress: &dyn Progress,
+) -> Result<(), BootstrapError> {
+    if !options.only_unpack && options.exclude.iter().any(|name| name == "dpkg") {
+        return Err(BootstrapError::Request(
+            "dpkg cannot be left out: it configures every other package; --variant extract does without it"
+                .to_owned(),
+        ));
+    }
+    let known = |name: &str| {
+        offers.iter().flat_map(|(_, indices)| indices).any(|one| one.index.named(name).next().is_some())
+    };
+    for name in options.exclude.iter().filter(|name| !known(name)) {
+        progress.warn(&format!("there is no package {name:?} that could be left out"));
+    }
+    Ok(())
 }
 
 /// What was asked for the suite, or what it says of itself.

@@ -31,7 +31,7 @@ use crate::stage::Stage;
 use crate::target::{Format, Target};
 use crate::unpack::{Preinst, Source, Unpacker};
 use crate::variant::Variant;
-use crate::{BootstrapError, Progress, database, finish, output, plan, sources};
+use crate::{BootstrapError, Progress, database, finish, output, plan, sources, stage};
 
 /// What a bootstrap did.
 #[derive(Clone, Debug)]
@@ -44,6 +44,7 @@ pub struct Report {
 
 /// Makes the root filesystem that `options` ask for.
 pub fn run(options: &Options, mirror: &Mirror, progress: &dyn Progress) -> Result<Report, BootstrapError> {
+    let options = &with_target_of_link(options)?;
     check_target(options)?;
     let lock = obtain_lock(options, mirror, progress)?;
     if options.dry_run {
@@ -97,12 +98,31 @@ pub fn make(
     Ok(Made { stage, packages, explanations })
 }
 
+/// A link as a target means what it leads to: to replace the link itself would surprise.
+fn with_target_of_link(options: &Options) -> Result<Options, BootstrapError> {
+    let mut options = options.clone();
+    if let Some(path) = options.target.path.as_mut().filter(|path| path.is_symlink()) {
+        let fail = |source| BootstrapError::File { path: path.clone(), doing: "follow the link", source };
+        *path = std::fs::canonicalize(&*path).map_err(fail)?;
+    }
+    Ok(options)
+}
+
 fn check_target(options: &Options) -> Result<(), BootstrapError> {
     let Some(path) = &options.target.path else { return Ok(()) };
+    let above = stage::parent(path);
+    std::fs::metadata(above).map_err(|source| BootstrapError::File {
+        path: above.to_owned(),
+        doing: "put the target into",
+        source,
+    })?;
     let is_directory = matches!(options.target.format, Format::Directory | Format::Oci);
+    let counts = |entry: &std::fs::DirEntry| {
+        options.target.format != Format::Directory || !stage::is_nothing(path, &entry.file_name())
+    };
     match std::fs::read_dir(path) {
         Ok(entries) => {
-            let taken = !is_directory || entries.count() > 0;
+            let taken = !is_directory || entries.flatten().any(|entry| counts(&entry));
             if taken { Err(BootstrapError::TargetExists { path: path.clone() }) } else { Ok(()) }
         }
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),

@@ -1,11 +1,13 @@
 //! The stage: where a root grows before anybody may see it.
 //!
-//! For a directory it lies beside the target and becomes it by one rename; for everything else it
-//! is a tmpfs that only this process sees, so that its end, however it comes, leaves nothing.
+//! For a directory it lies beside the target and becomes it by one rename; a mount point, or a directory of which
+//! only itself may be written to, has it inside, and its parts move up in the end. For everything else it is a tmpfs
+//! that only this process sees, so that its end, however it comes, leaves nothing.
 
+use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 
 use knarr_linux::{namespace, space};
@@ -19,6 +21,8 @@ pub struct Stage {
     holder: PathBuf,
     root: PathBuf,
     mounted: bool,
+    /// It lies in the target itself.
+    inside: bool,
     kept: bool,
 }
 
@@ -42,10 +46,12 @@ impl Stage {
 
     /// Makes the stage the target, in one step.
     pub fn become_target(mut self, target: &Path) -> Result<(), BootstrapError> {
-        fs::rename(&self.root, target).map_err(|source| BootstrapError::File {
-            path: target.to_owned(),
-            doing: "create",
-            source,
+        let moved = if self.inside { self.move_up(target) } else { fs::rename(&self.root, target) };
+        moved.map_err(|source| match source.kind() {
+            io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => {
+                BootstrapError::TargetExists { path: target.to_owned() }
+            }
+            _ => BootstrapError::File { path: target.to_owned(), doing: "create", source },
         })?;
         self.kept = true;
         fs::remove_dir(&self.holder).map_err(|source| BootstrapError::File {
@@ -73,16 +79,29 @@ impl Stage {
     }
 
     fn beside(target: &Path) -> Result<Self, BootstrapError> {
-        let fail = |source| BootstrapError::File { path: target.to_owned(), doing: "create", source };
-        let parent =
-            target.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-        let name = target.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        remove_leftovers(parent, &name);
+        let inside = must_stay(target);
+        let place = if inside { target } else { parent(target) };
+        let name = file_name(target);
+        remove_leftovers(place, &name);
         let holder = tempfile::Builder::new()
-            .prefix(&format!(".{name}.knarr-{}-", std::process::id()))
-            .tempdir_in(parent)
-            .map_err(fail)?;
-        Self::in_directory(holder.keep(), false)
+            .prefix(&format!("{}{}-", prefix(&name), std::process::id()))
+            .tempdir_in(place)
+            .map_err(|source| BootstrapError::File { path: target.to_owned(), doing: "create", source })?;
+        let mut stage = Self::in_directory(holder.keep(), false)?;
+        stage.inside = inside;
+        Ok(stage)
+    }
+
+    /// The last step where the target cannot be replaced: `etc` and the others arrive one after another.
+    fn move_up(&self, target: &Path) -> io::Result<()> {
+        let meta = fs::metadata(&self.root)?;
+        for entry in fs::read_dir(&self.root)? {
+            let entry = entry?;
+            fs::rename(entry.path(), target.join(entry.file_name()))?;
+        }
+        fs::remove_dir(&self.root)?;
+        chown(target, Some(meta.uid()), Some(meta.gid()))?;
+        fs::set_permissions(target, meta.permissions())
     }
 
     fn in_memory(deb_bytes: u64) -> Result<Self, BootstrapError> {
@@ -100,7 +119,7 @@ impl Stage {
         let root = holder.join("root");
         let made = fs::create_dir(&root)
             .and_then(|()| fs::set_permissions(&root, fs::Permissions::from_mode(0o755)));
-        let stage = Self { holder, root, mounted, kept: false };
+        let stage = Self { holder, root, mounted, inside: false, kept: false };
         made.map_err(|source| BootstrapError::File { path: stage.root.clone(), doing: "create", source })?;
         Ok(stage)
     }
@@ -121,9 +140,35 @@ impl Drop for Stage {
     }
 }
 
+/// The directory that a path lies in.
+pub(crate) fn parent(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."))
+}
+
+fn file_name(path: &Path) -> String {
+    path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+fn prefix(name: &str) -> String {
+    format!(".{name}.knarr-")
+}
+
+/// Whether a directory cannot be replaced by another: something is mounted there, or its parent is not ours.
+fn must_stay(target: &Path) -> bool {
+    let Ok(meta) = fs::metadata(target) else { return false };
+    let mounted = fs::metadata(target.join("..")).is_ok_and(|above| above.dev() != meta.dev());
+    mounted || rustix::fs::access(parent(target), rustix::fs::Access::WRITE_OK).is_err()
+}
+
+/// Whether an entry of a target is no reason to leave the target alone: what every new ext4 has, and what a killed
+/// run of ours left.
+pub(crate) fn is_nothing(target: &Path, entry: &OsStr) -> bool {
+    entry == "lost+found" || entry.to_string_lossy().starts_with(&prefix(&file_name(target)))
+}
+
 /// Removes stages whose process is gone: a kill -9 leaves them.
 fn remove_leftovers(parent: &Path, name: &str) {
-    let prefix = format!(".{name}.knarr-");
+    let prefix = prefix(name);
     for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
         let file_name = entry.file_name().to_string_lossy().into_owned();
         let pid =

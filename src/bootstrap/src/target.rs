@@ -28,25 +28,46 @@ pub struct Target {
     pub path: Option<PathBuf>,
 }
 
-/// A name of a format that does not exist.
+/// A target that cannot be meant.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("unknown format {found:?}: expected one of directory, tar, squashfs, ext4, oci, oci-archive")]
-pub struct FormatError {
-    /// What was found.
-    pub found: String,
+pub enum TargetError {
+    /// A name of a format that does not exist.
+    #[error("unknown format {found:?}: expected one of {FORMATS}")]
+    Format {
+        /// What was found.
+        found: String,
+    },
+    /// The name of a file that would not become one.
+    #[error(
+        "{name:?} looks like a {ending} file, which is no format here: expected one of {FORMATS}; --format directory makes a directory of this name"
+    )]
+    Ending {
+        /// What was typed.
+        name: String,
+        /// How it ends.
+        ending: &'static str,
+    },
+    /// Nothing at all.
+    #[error("the target is empty: expected the name of a directory or file, or - for standard output")]
+    Empty,
 }
+
+const FORMATS: &str = "directory, tar, squashfs, ext4, oci, oci-archive";
 
 impl Target {
     /// Reads a target as a user types it: `-`, `oci:DIR`, `oci-archive:FILE`, `root.tar.zst`, `root.ext4`, `DIR`.
     /// `format` overrules what the name says.
-    pub fn parse(text: &str, format: Option<&str>) -> Result<Self, FormatError> {
+    pub fn parse(text: &str, format: Option<&str>) -> Result<Self, TargetError> {
+        if matches!(text, "" | "oci:" | "oci-archive:") {
+            return Err(TargetError::Empty);
+        }
         if let Some(rest) = text.strip_prefix("oci-archive:") {
             return Ok(Self { format: Format::OciArchive, path: Some(rest.into()) });
         }
         if let Some(rest) = text.strip_prefix("oci:") {
             return Ok(Self { format: Format::Oci, path: Some(rest.into()) });
         }
-        let format = format.map_or_else(|| Ok(Format::of_name(text)), Format::parse)?;
+        let format = format.map_or_else(|| Format::of_name(text), Format::parse)?;
         let path = (text != "-").then(|| PathBuf::from(text));
         Ok(Self { format, path })
     }
@@ -61,7 +82,7 @@ impl Target {
 }
 
 impl Format {
-    fn parse(name: &str) -> Result<Self, FormatError> {
+    fn parse(name: &str) -> Result<Self, TargetError> {
         let found = match name {
             "directory" | "dir" => Self::Directory,
             "tar" => Self::Tar,
@@ -69,23 +90,40 @@ impl Format {
             "ext4" => Self::Ext4,
             "oci" => Self::Oci,
             "oci-archive" => Self::OciArchive,
-            _ => return Err(FormatError { found: name.to_owned() }),
+            _ => return Err(TargetError::Format { found: name.to_owned() }),
         };
         Ok(found)
     }
 
-    fn of_name(name: &str) -> Self {
+    fn of_name(name: &str) -> Result<Self, TargetError> {
+        const STRANGE: [&str; 13] = [
+            ".zip",
+            ".7z",
+            ".iso",
+            ".img",
+            ".raw",
+            ".qcow2",
+            ".vmdk",
+            ".cpio",
+            ".tar.bz2",
+            ".tbz2",
+            ".tar.lz4",
+            ".tar.lzma",
+            ".gz",
+        ];
         const TARS: [&str; 8] =
             [".tar", ".tar.gz", ".tgz", ".tar.xz", ".txz", ".tar.zst", ".tar.zstd", ".tzst"];
         let ends = |endings: &[&str]| endings.iter().any(|ending| name.ends_with(ending));
         if name == "-" || ends(&TARS) {
-            Self::Tar
+            return Ok(Self::Tar);
         } else if ends(&[".squashfs", ".sqfs", ".sfs"]) {
-            Self::Squashfs
+            return Ok(Self::Squashfs);
         } else if ends(&[".ext4"]) {
-            Self::Ext4
-        } else {
-            Self::Directory
+            return Ok(Self::Ext4);
+        }
+        match STRANGE.into_iter().find(|ending| name.ends_with(ending) && !Path::new(name).is_dir()) {
+            Some(ending) => Err(TargetError::Ending { name: name.to_owned(), ending }),
+            None => Ok(Self::Directory),
         }
     }
 }

@@ -40,6 +40,8 @@ struct Table {
     owners: HashMap<String, usize>,
     lost: HashMap<usize, Vec<String>>,
     contested: Vec<(usize, String)>,
+    /// Hard links of each package whose target was left out: the target and its links.
+    orphans: HashMap<usize, HashMap<String, Vec<String>>>,
     /// What each package may unpack to.
     bounds: HashMap<usize, u64>,
     conflict: Option<BootstrapError>,
@@ -102,7 +104,8 @@ impl<'a> Unpacker<'a> {
         let recoded = path.with_extension(RECODED);
         let fast = if recoded.exists() { open(&recoded).ok() } else { None };
         let entries = fast.map_or_else(|| open(path), Ok)?;
-        self.finish(package, entries)
+        self.finish(package, entries)?;
+        self.adopt(position, package, path)
     }
 
     /// Gives contested paths to their owners, and each package the list of paths that it lost.
@@ -117,8 +120,28 @@ impl<'a> Unpacker<'a> {
                 Ok(unpack(self.root, data, &policy, &Limits::default())?)
             })?;
         }
-        for (position, package) in packages.iter_mut().enumerate() {
+        for (position, (package, deb)) in packages.iter_mut().zip(debs).enumerate() {
+            self.adopt(position, package, deb.as_ref())?;
             package.lost.append(&mut lost.remove(&position).unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// Writes hard links whose target was left out: the first gets the content, the others become links to it.
+    fn adopt(&self, position: usize, package: &mut Package, deb: &Path) -> Result<(), BootstrapError> {
+        let Some(by_target) = self.lock().orphans.remove(&position) else { return Ok(()) };
+        let policy = Adoption { by_target: &by_target };
+        open_deb(deb, |_, data| Ok(unpack(self.root, data, &policy, &Limits::default())?))?;
+        for (target, links) in &by_target {
+            let size_bytes = package.entries.iter().find(|entry| entry.path == *target).map(|e| e.size_bytes);
+            for entry in package.entries.iter_mut().filter(|entry| links.contains(&entry.path)) {
+                entry.written = true;
+                entry.link.clone_from(&links[0]);
+                if entry.path == links[0] {
+                    (entry.kind, entry.size_bytes, entry.link) =
+                        (Kind::File, size_bytes.unwrap_or(0), String::new());
+                }
+            }
         }
         Ok(())
     }
@@ -221,6 +244,13 @@ impl Policy for Claims<'_, '_> {
         }
         table.claim(self.position, canonical, head.path)
     }
+
+    fn adopts(&self, link: &EntryHead<'_>) -> bool {
+        let mut table = self.unpacker.lock();
+        let orphans = table.orphans.entry(self.position).or_default();
+        orphans.entry(link.link.to_owned()).or_default().push(link.path.to_owned());
+        true
+    }
 }
 
 impl Table {
@@ -280,6 +310,23 @@ impl Policy for Only {
             Decision::Write
         } else {
             Decision::Skip
+        }
+    }
+}
+
+/// Writes what was left out under the name of the first hard link to it, and the other links beside.
+struct Adoption<'a> {
+    by_target: &'a HashMap<String, Vec<String>>,
+}
+
+impl Policy for Adoption<'_> {
+    fn decide(&self, head: &EntryHead<'_>) -> Decision {
+        let links = self.by_target.get(head.path).or_else(|| self.by_target.get(head.link));
+        match links {
+            Some(links) if head.path == links[0] => Decision::Skip,
+            Some(links) if head.kind == Kind::File => Decision::WriteAs(links[0].clone()),
+            Some(links) if links.iter().any(|link| link == head.path) => Decision::Write,
+            _ => Decision::Skip,
         }
     }
 }

@@ -417,10 +417,13 @@ fn parse_pin(text: &str) -> anyhow::Result<(String, i32)> {
 
 pub(crate) fn source_date_epoch() -> anyhow::Result<Option<Timestamp>> {
     let Some(text) = std::env::var_os("SOURCE_DATE_EPOCH") else { return Ok(None) };
-    let seconds = text.to_str().and_then(|text| text.parse().ok());
-    let seconds = seconds
-        .with_context(|| format!("SOURCE_DATE_EPOCH is {}: expected seconds since 1970", text.display()))?;
-    Ok(Some(Timestamp(seconds)))
+    match text.to_str().and_then(|text| text.parse().ok()).filter(|seconds| *seconds >= 0) {
+        Some(seconds) => Ok(Some(Timestamp(seconds))),
+        None => bail!(BootstrapError::Request(format!(
+            "SOURCE_DATE_EPOCH is {:?}: expected seconds since 1970",
+            text.display().to_string()
+        ))),
+    }
 }
 
 fn listing(report: &Report) -> anyhow::Result<String> {

@@ -45,7 +45,7 @@ pub(crate) struct Args {
     #[arg(long)]
     locked: bool,
     /// Most layers for packages
-    #[arg(long, default_value_t = 24, value_name = "N")]
+    #[arg(long, default_value_t = 24, value_name = "N", value_parser = parse_layers)]
     layers: usize,
     /// Put everything into one layer
     #[arg(long)]
@@ -177,7 +177,7 @@ fn request(args: &Args, mut file: crate::recipe::Opened, dev_uid: u32) -> anyhow
         names,
         lock: args.lock.clone().or(beside),
         locked: args.locked,
-        max_layers: args.layers.max(1),
+        max_layers: args.layers,
         squash: args.squash,
         compression: args.compression,
         fresh: args.fresh,
@@ -189,13 +189,12 @@ fn request(args: &Args, mut file: crate::recipe::Opened, dev_uid: u32) -> anyhow
 }
 
 fn architecture(text: &str) -> anyhow::Result<Architecture> {
-    let platform: Platform = text.parse()?;
-    platform.debian().with_context(|| {
-        format!(
-            "{text:?} is no platform that Debian is made for: expected one of {}",
-            Architecture::names().join(", ")
-        )
-    })
+    let bad = |reason: String| BootstrapError::Request(format!("--platform: {reason}"));
+    let platform: Platform = text.parse().map_err(|error: knarr_oci::OciError| bad(error.to_string()))?;
+    let known = || Architecture::names().join(", ");
+    let none =
+        || bad(format!("{text:?} is no platform that Debian is made for: expected one of {}", known()));
+    Ok(platform.debian().ok_or_else(none)?)
 }
 
 pub(crate) fn limit_cache(mirror: &Mirror, settings: &Settings) -> anyhow::Result<()> {
@@ -279,6 +278,16 @@ fn explain(built: &Built, ui: &Ui) -> anyhow::Result<()> {
     }
     ui.print(&text)
 }
+
+fn parse_layers(text: &str) -> anyhow::Result<usize> {
+    match text.parse() {
+        Ok(layers) if (1..=MAX_LAYERS).contains(&layers) => Ok(layers),
+        _ => bail!("expected a number from 1 to {MAX_LAYERS}"),
+    }
+}
+
+/// What overlay file systems and engines take.
+const MAX_LAYERS: usize = 125;
 
 fn parse_target(text: &str) -> anyhow::Result<TargetName> {
     Ok(match text {

@@ -20,7 +20,7 @@ use crate::ui::Ui;
 /// What was typed.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// NAME or docker://NAME at a registry, store:NAME, oci:DIR[:TAG], oci-archive:FILE or docker-archive:FILE
+    /// NAME or docker://NAME at a registry, store:NAME, oci:DIR[:TAG], oci-archive:FILE[:TAG] or docker-archive:FILE[:NAME]
     source: Place,
     /// The same; NAME has the registry's host in front
     destination: Place,

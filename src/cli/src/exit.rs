@@ -30,6 +30,8 @@ impl std::fmt::Display for Answer {
 
 impl std::error::Error for Answer {}
 
+/// What a shell says of a program that a closed pipe ended.
+const READER_LEFT: u8 = 141;
 /// An image has newer packages.
 pub(crate) const UPDATES: u8 = 91;
 /// An image is not what its packages and steps made it.
@@ -41,8 +43,14 @@ pub(crate) fn report(error: &anyhow::Error, ui: &Ui) -> ExitCode {
     if let Some(Answer(status)) = error.downcast_ref::<Answer>() {
         return ExitCode::from(*status);
     }
+    if reader_left(error) {
+        return ExitCode::from(READER_LEFT);
+    }
     ui.error(&knarr_bootstrap::error_chain(error.as_ref()));
-    let (status, hint) = classify(error);
+    let (status, hint) = match classify(error) {
+        (status, _) if status != 13 && is_of(error, std::io::ErrorKind::StorageFull) => (13, None),
+        known => known,
+    };
     if let Some(hint) = hint {
         ui.hint(hint);
     }
@@ -74,7 +82,22 @@ fn classify(error: &anyhow::Error) -> (u8, Option<&'static str>) {
     if error.downcast_ref::<OciError>().is_some() {
         return (86, None);
     }
+    if error.is::<crate::recipe::Exists>() {
+        return (11, Some("name another file, or remove this one"));
+    }
     error.downcast_ref::<MirrorError>().map_or((1, None), classify_mirror)
+}
+
+/// Whether the system gave this answer somewhere below.
+fn is_of(error: &anyhow::Error, kind: std::io::ErrorKind) -> bool {
+    error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(|cause| cause.kind() == kind)
+}
+
+/// Whether it failed only because nobody reads standard output any more: who ended it knows, as with a `SIGPIPE`.
+fn reader_left(error: &anyhow::Error) -> bool {
+    let elsewhere =
+        |cause: &(dyn std::error::Error + 'static)| cause.is::<RegistryError>() || cause.is::<MirrorError>();
+    is_of(error, std::io::ErrorKind::BrokenPipe) && !error.chain().any(elsewhere)
 }
 
 fn classify_factory(error: &FactoryError) -> (u8, Option<&'static str>) {

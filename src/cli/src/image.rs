@@ -18,7 +18,7 @@ use knarr_tree::changeset::{Listed, Listing};
 use knarr_tree::unpack::Kind;
 use serde_json::{Value, json};
 
-use crate::settings::Settings;
+use crate::settings::{Settings, now};
 use crate::ui::Ui;
 
 /// Where images lie.
@@ -71,11 +71,43 @@ pub(crate) struct ListArgs {
     /// Show digests whole and nothing cut
     #[arg(long)]
     no_trunc: bool,
+    /// Show only what this is true of: reference=PATTERN, label=KEY[=VALUE], dangling=true|false, before=IMAGE, since=IMAGE
+    #[arg(short, long, value_name = "KEY=VALUE", value_parser = parse_filter)]
+    filter: Vec<Filter>,
     /// Form of the output: json, or a template such as '{{.Repository}}:{{.Tag}}'
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
     #[command(flatten)]
     store: StoreArgs,
+}
+
+/// What must be true of an image to be listed.
+#[derive(Clone, Debug)]
+enum Filter {
+    Reference(String),
+    Label(String, Option<String>),
+    Dangling(bool),
+    Before(String),
+    Since(String),
+}
+
+fn parse_filter(text: &str) -> anyhow::Result<Filter> {
+    let known = "expected reference, label, dangling, before or since";
+    let (key, value) = text.split_once('=').with_context(|| format!("{text:?} has no value: {known}"))?;
+    let value = value.to_owned();
+    Ok(match (key, value.as_str()) {
+        ("reference", _) => Filter::Reference(value),
+        ("label", _) => match value.split_once('=') {
+            Some((key, value)) => Filter::Label(key.to_owned(), Some(value.to_owned())),
+            None => Filter::Label(value, None),
+        },
+        ("dangling", "true" | "1") => Filter::Dangling(true),
+        ("dangling", "false" | "0") => Filter::Dangling(false),
+        ("dangling", _) => bail!("dangling is {value:?}: expected true or false"),
+        ("before", _) => Filter::Before(value),
+        ("since", _) => Filter::Since(value),
+        _ => bail!("there is no filter {key:?}: {known}"),
+    })
 }
 
 /// What to do with images.
@@ -267,11 +299,33 @@ struct Row {
     platforms: Vec<String>,
     created: String,
     size_bytes: u64,
+    labels: BTreeMap<String, String>,
 }
+
+impl Row {
+    fn passes(&self, filter: &Filter, store: &Store) -> anyhow::Result<bool> {
+        let created_of =
+            |name: &str| -> anyhow::Result<String> { Ok(row(store, store.find(name)?.descriptor)?.created) };
+        Ok(match filter {
+            Filter::Reference(pattern) => {
+                self.descriptor.ref_name().is_some_and(|name| knarr_engine::images::name_fits(name, pattern))
+            }
+            Filter::Label(key, value) => {
+                self.labels.get(key).is_some_and(|own| value.as_ref().is_none_or(|value| own == value))
+            }
+            Filter::Dangling(wanted) => (self.repository == NONE) == *wanted,
+            Filter::Before(name) => self.created < created_of(name)?,
+            Filter::Since(name) => self.created > created_of(name)?,
+        })
+    }
+}
+
+const NONE: &str = "<none>";
 
 pub(crate) fn list(args: &ListArgs, ui: &Ui) -> anyhow::Result<()> {
     let store = args.store.open()?;
     let mut rows = Vec::new();
+    let dangling = args.filter.iter().any(|filter| matches!(filter, Filter::Dangling(true)));
     for entry in store.entries()? {
         // Signatures are of an image, and no image that anybody runs.
         if !args.all && entry.ref_name().is_some_and(|name| subject_of_name(name).is_some()) {
@@ -281,11 +335,16 @@ pub(crate) fn list(args: &ListArgs, ui: &Ui) -> anyhow::Result<()> {
             (Some(wanted), Some(name)) => is_name(wanted, name),
             (Some(_), None) => false,
             (None, Some(_)) => true,
-            (None, None) => args.all && is_image(&store, &entry),
+            (None, None) => (args.all || dangling) && is_image(&store, &entry),
         };
         if is_wanted {
             rows.push(row(&store, entry)?);
         }
+    }
+    for filter in &args.filter {
+        let passes = rows.iter().map(|row| row.passes(filter, &store)).collect::<anyhow::Result<Vec<_>>>()?;
+        let mut passes = passes.into_iter();
+        rows.retain(|_| passes.next() == Some(true));
     }
     rows.sort_by(|a, b| {
         b.created.cmp(&a.created).then_with(|| (&a.repository, &a.tag).cmp(&(&b.repository, &b.tag)))
@@ -335,16 +394,24 @@ fn row(store: &Store, entry: Descriptor) -> anyhow::Result<Row> {
     Ok(Row {
         repository,
         tag,
-        platforms: images.iter().map(|image| image.config.platform().to_string()).collect(),
+        platforms: platforms(&images),
+        labels: images.first().map(|image| image.config.config.labels.clone()).unwrap_or_default(),
         created,
         size_bytes: reach.blobs.values().sum(),
         descriptor: entry,
     })
 }
 
+/// The machines that images are for; what builders attest is listed for ones that nobody has.
+fn platforms(images: &[Image]) -> Vec<String> {
+    let known =
+        images.iter().map(|image| image.config.platform()).filter(|platform| platform.os != "unknown");
+    known.map(|platform| platform.to_string()).collect()
+}
+
 /// A name in the two parts that docker shows; one with a digest has no tag.
 fn repository_and_tag(name: &str) -> (String, String) {
-    let none = "<none>";
+    let none = NONE;
     let (repository, tag) = match (name.split_once('@'), name.rsplit_once(':')) {
         _ if name.is_empty() => (none, none),
         (Some((repository, _)), _) => (repository, none),
@@ -370,6 +437,7 @@ fn values(row: &Row) -> Value {
         "ID": row.descriptor.digest.to_string(),
         "Digest": row.descriptor.digest.to_string(),
         "CreatedAt": row.created,
+        "CreatedSince": since(&row.created),
         "Size": HumanSize(row.size_bytes).to_string(),
         "SizeBytes": row.size_bytes,
         "Platforms": row.platforms.join(","),
@@ -407,6 +475,12 @@ fn table(rows: &[Row], whole: bool) -> anyhow::Result<String> {
     Ok(text)
 }
 
+/// How long ago, in docker's words; nothing where nobody wrote when.
+fn since(time: &str) -> String {
+    let Ok(moment) = knarr_engine::filters::moment(time) else { return "N/A".to_owned() };
+    crate::table::ago(now().0.saturating_sub(moment.as_second()))
+}
+
 /// A time without the parts of a second that other builders write.
 fn to_the_second(time: &str) -> String {
     let time: String = plain(time).chars().take(40).collect();
@@ -417,40 +491,52 @@ fn to_the_second(time: &str) -> String {
 }
 
 fn inspect(names: &[String], platform: &Platform, store: &Store, ui: &Ui) -> anyhow::Result<()> {
-    let mut documents = Vec::new();
+    let (mut documents, mut failed) = (Vec::new(), None);
     for name in names {
-        let found = store.find(name)?;
-        let tags: Vec<String> = store
-            .entries()?
-            .iter()
-            .filter(|entry| entry.digest == found.descriptor.digest)
-            .filter_map(|entry| entry.ref_name().map(familiar))
-            .collect();
-        let single = !media_type::is_index(&found.descriptor.media_type);
-        let own = found.descriptor.platform.clone().filter(|_| single);
-        let image = store.image(&found.descriptor, &own.unwrap_or_else(|| platform.clone()))?;
-        let layers: Vec<Value> = image
+        match document(name, platform, store) {
+            Ok(document) => documents.push(document),
+            Err(error) => {
+                if let Some(earlier) = failed.replace(error) {
+                    ui.error(&format!("{earlier:#}"));
+                }
+            }
+        }
+    }
+    ui.print(&format!("{}\n", serde_json::to_string_pretty(&documents)?))?;
+    failed.map_or(Ok(()), Err)
+}
+
+fn document(name: &str, platform: &Platform, store: &Store) -> anyhow::Result<Value> {
+    let found = store.find(name)?;
+    let tags: Vec<String> = store
+        .entries()?
+        .iter()
+        .filter(|entry| entry.digest == found.descriptor.digest)
+        .filter_map(|entry| entry.ref_name().map(familiar))
+        .collect();
+    let single = !media_type::is_index(&found.descriptor.media_type);
+    let own = found.descriptor.platform.clone().filter(|_| single);
+    let image = store.image(&found.descriptor, &own.unwrap_or_else(|| platform.clone()))?;
+    let layers: Vec<Value> = image
             .layers()
             .map(|(layer, diff_id)| json!({"Digest": layer.digest, "DiffID": diff_id, "Size": layer.size, "MediaType": layer.media_type}))
             .collect();
-        documents.push(json!({
-            "Id": found.descriptor.digest,
-            "RepoTags": tags,
-            "RepoDigests": tags.iter().filter_map(|tag| Reference::parse(tag).ok()).map(|reference| format!("{}@{}", reference.familiar_name(), found.descriptor.digest)).collect::<BTreeSet<_>>(),
-            "Descriptor": found.descriptor,
-            "Manifest": image.descriptor,
-            "Created": image.config.created,
-            "Author": image.config.author.clone().unwrap_or_default(),
-            "Architecture": image.config.architecture,
-            "Variant": image.config.variant,
-            "Os": image.config.os,
-            "Size": image.manifest.size_bytes(),
-            "Config": image.config.config,
-            "RootFS": {"Type": "layers", "Layers": image.config.rootfs.diff_ids},
-            "Layers": layers,
-        }));
-    }
-    ui.print(&format!("{}\n", serde_json::to_string_pretty(&documents)?))
+    Ok(json!({
+        "Id": found.descriptor.digest,
+        "RepoTags": tags,
+        "RepoDigests": tags.iter().filter_map(|tag| Reference::parse(tag).ok()).map(|reference| format!("{}@{}", reference.familiar_name(), found.descriptor.digest)).collect::<BTreeSet<_>>(),
+        "Descriptor": found.descriptor,
+        "Manifest": image.descriptor,
+        "Created": image.config.created,
+        "Author": image.config.author.clone().unwrap_or_default(),
+        "Architecture": image.config.architecture,
+        "Variant": image.config.variant,
+        "Os": image.config.os,
+        "Size": image.manifest.size_bytes(),
+        "Config": image.config.config,
+        "RootFS": {"Type": "layers", "Layers": image.config.rootfs.diff_ids},
+        "Layers": layers,
+    }))
 }
 
 fn history(image: &Image, whole: bool, ui: &Ui) -> anyhow::Result<()> {

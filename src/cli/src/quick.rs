@@ -5,7 +5,7 @@
 
 use std::ffi::OsString;
 
-use clap::{Args, FromArgMatches};
+use clap::{Args, FromArgMatches, Subcommand};
 
 use crate::{Cli, Command, Globals, VerbOfContainer as V};
 
@@ -25,18 +25,47 @@ pub(crate) fn parse(arguments: &[OsString]) -> Option<Cli> {
         "wait" => one(arguments, V::Wait),
         "pause" => one(arguments, V::Pause),
         "unpause" => one(arguments, V::Unpause),
+        "network" => group(arguments, Command::Network),
+        "volume" => group(arguments, Command::Volume),
+        "version" => single(arguments, Command::Version),
+        "info" => single(arguments, Command::Info),
+        "inspect" => single(arguments, Command::Inspect),
         _ => None,
     }
 }
 
 fn one<A: Args + FromArgMatches>(arguments: &[OsString], verb: impl FnOnce(A) -> V) -> Option<Cli> {
+    single(arguments, |args| Command::OfContainer(verb(args)))
+}
+
+fn single<A: Args + FromArgMatches>(
+    arguments: &[OsString],
+    command: impl FnOnce(A) -> Command,
+) -> Option<Cli> {
+    with(arguments, A::augment_args, command)
+}
+
+/// A noun with its own verbs.
+fn group<A: Subcommand + FromArgMatches>(
+    arguments: &[OsString],
+    command: impl FnOnce(A) -> Command,
+) -> Option<Cli> {
+    let required = |command| A::augment_subcommands(command).subcommand_required(true);
+    with(arguments, required, command)
+}
+
+fn with<A: FromArgMatches>(
+    arguments: &[OsString],
+    augment: impl FnOnce(clap::Command) -> clap::Command,
+    command: impl FnOnce(A) -> Command,
+) -> Option<Cli> {
     let name = arguments.get(1)?.to_str()?.to_owned();
-    let command = Globals::augment_args(clap::Command::new("knarr"));
-    let command = command.subcommand(A::augment_args(clap::Command::new(name)));
-    let matches = command.try_get_matches_from(arguments).ok()?;
+    let whole = Globals::augment_args(clap::Command::new("knarr"));
+    let whole = whole.subcommand(augment(clap::Command::new(name)));
+    let matches = whole.try_get_matches_from(arguments).ok()?;
     let globals = Globals::from_arg_matches(&matches).ok()?;
     let args = A::from_arg_matches(matches.subcommand()?.1).ok()?;
-    Some(Cli { command: Command::OfContainer(verb(args)), globals })
+    Some(Cli { command: command(args), globals })
 }
 
 #[cfg(test)]
@@ -63,6 +92,11 @@ mod tests {
             "knarr exec -it one sh",
             "knarr rm -f a b -H unix:///x",
             "knarr logs -f --tail 3 one",
+            "knarr network create --subnet 10.9.0.0/24 near",
+            "knarr network rm near far -q",
+            "knarr volume ls -q",
+            "knarr version --format json",
+            "knarr inspect one",
         ] {
             assert_eq!(parsed(line).as_deref(), Some(long(line).as_str()), "{line}");
         }
@@ -70,7 +104,14 @@ mod tests {
 
     #[test]
     fn what_is_wrong_goes_the_long_way() {
-        for line in ["knarr run", "knarr run --nonsense img", "knarr ps --help", "knarr images"] {
+        for line in [
+            "knarr run",
+            "knarr run --nonsense img",
+            "knarr ps --help",
+            "knarr images",
+            "knarr network",
+            "knarr volume ls -h",
+        ] {
             assert_eq!(parsed(line), None, "{line}");
         }
     }

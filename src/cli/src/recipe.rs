@@ -110,7 +110,9 @@ fn source(place: &str, word: &str) -> Result<Source, String> {
     let path = if Path::new(word).is_absolute() || place.is_empty() || !is_path(place) {
         PathBuf::from(word)
     } else {
-        crate::build::parent(Path::new(place)).join(word)
+        // Without `.`: one file has one name, however recipes spell it.
+        let joined = crate::build::parent(Path::new(place)).join(word);
+        joined.components().filter(|part| !matches!(part, std::path::Component::CurDir)).collect()
     };
     let shown = path.display();
     let size = std::fs::metadata(&path).map_err(|error| format!("cannot read {shown}: {error}"))?.len();
@@ -169,6 +171,11 @@ fn list(ui: &Ui) -> anyhow::Result<()> {
     ui.print(&text)
 }
 
+/// What was to be made is there already.
+#[derive(Debug, thiserror::Error)]
+#[error("{} is there already", .0.display())]
+pub(crate) struct Exists(PathBuf);
+
 fn init(file: &Path, from: &str, ui: &Ui) -> anyhow::Result<()> {
     if builtin::find(from).is_none() {
         bail!(source("", from).err().unwrap_or_else(|| format!("{from:?} is a file: name a ready recipe")));
@@ -182,11 +189,10 @@ fn init(file: &Path, from: &str, ui: &Ui) -> anyhow::Result<()> {
          # [[verify]]\n# command = [\"/app/hello\", \"--version\"]\n",
         file.display()
     );
-    let mut new = std::fs::File::options()
-        .write(true)
-        .create_new(true)
-        .open(file)
-        .with_context(|| format!("cannot create {}", file.display()))?;
+    let mut new = match std::fs::File::options().write(true).create_new(true).open(file) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => bail!(Exists(file.to_owned())),
+        outcome => outcome.with_context(|| format!("cannot create {}", file.display()))?,
+    };
     std::io::Write::write_all(&mut new, text.as_bytes())?;
     ui.say(&format!("{} is there: edit it, then `knarr build {}`", file.display(), file.display()));
     Ok(())

@@ -5,6 +5,7 @@ use std::sync::Mutex;
 use std::sync::PoisonError;
 use std::time::Duration;
 
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressStyle};
 use knarr_bootstrap::Progress;
 
@@ -30,7 +31,7 @@ impl Ui {
     pub(crate) fn print(&self, text: &str) -> anyhow::Result<()> {
         match io::stdout().lock().write_all(text.as_bytes()) {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-            outcome => Ok(outcome?),
+            outcome => outcome.context("cannot write to standard output"),
         }
     }
 
@@ -80,11 +81,20 @@ impl Ui {
     }
 }
 
+/// How wide standard error is; as terminals were where nobody knows.
+fn terminal_columns() -> u16 {
+    rustix::termios::tcgetwinsize(io::stderr())
+        .map(|size| size.ws_col)
+        .ok()
+        .filter(|columns| *columns > 0)
+        .unwrap_or(80)
+}
+
 impl Progress for Ui {
     fn phase(&self, name: &str) {
         self.clear();
         if self.shows_bars() {
-            let style = ProgressStyle::with_template("{spinner} {msg} {elapsed}")
+            let style = ProgressStyle::with_template("{spinner} {wide_msg} {elapsed}")
                 .unwrap_or_else(|_| ProgressStyle::default_spinner());
             let bar = ProgressBar::new_spinner().with_style(style).with_message(name.to_owned());
             bar.enable_steady_tick(Duration::from_millis(100));
@@ -96,10 +106,11 @@ impl Progress for Ui {
 
     fn expect_bytes(&self, bytes: u64) {
         if let Some(bar) = &*self.lock() {
-            const TEMPLATE: &str = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
-            bar.set_style(
-                ProgressStyle::with_template(TEMPLATE).unwrap_or_else(|_| ProgressStyle::default_bar()),
-            );
+            const WIDE: &str = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
+            const NARROW: &str = "{wide_msg} {percent:>3} %";
+            let is_wide = terminal_columns() >= 96;
+            let style = ProgressStyle::with_template(if is_wide { WIDE } else { NARROW });
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
             bar.set_length(bytes);
         }
     }

@@ -12,7 +12,7 @@ use knarr_registry::client::HostOptions;
 use knarr_store::Store;
 
 use crate::EngineError;
-use crate::containers::{Container, Containers, Record, restarts};
+use crate::containers::{Container, Containers, Record, restarts, stands_still};
 use crate::events::Events;
 use crate::networks::NetworkTable;
 use crate::shim::{Exit, Launcher, Shim};
@@ -111,7 +111,21 @@ impl Engine {
         };
         let engine = Self { shared: Arc::new(shared) };
         engine.restore().await?;
+        engine.sweep_store();
         Ok(engine)
+    }
+
+    /// What an engine before this one had begun to put into the store goes, in the background.
+    fn sweep_store(&self) {
+        let store = self.shared.store.clone();
+        tokio::task::spawn_blocking(move || match knarr_store::gc::sweep(&store) {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "what was left unfinished in the store is gone"),
+            Err(error) => {
+                let error = EngineError::from(error);
+                tracing::warn!(error = error.message(), "something unfinished stays in the store");
+            }
+        });
     }
 
     /// Takes over containers and networks of an engine before this one.
@@ -126,7 +140,7 @@ impl Engine {
                 (record.state.running, record.config.tty == Some(true))
             };
             let shim = match was_running {
-                true => Shim::connect(&self.shim_socket(&container.id), &directory, tty).await,
+                true => find_shim(&self.shim_socket(&container.id), &directory, tty).await,
                 false => {
                     self.end_unfinished_start(&container.id, tty).await;
                     None
@@ -134,8 +148,10 @@ impl Engine {
             };
             found.push((container, was_running, shim));
         }
-        let left =
-            found.iter().filter(|(_, _, shim)| shim.is_some()).map(|(container, ..)| left_of(container));
+        let left = found
+            .iter()
+            .filter(|(container, _, shim)| shim.is_some() && has_sandbox(&container.record()))
+            .map(|(container, ..)| left_of(container));
         let networks = self.load_networks()?;
         self.shared.networks.restore(networks, left.collect()).await?;
         self.ensure_default_networks().await?;
@@ -152,7 +168,7 @@ impl Engine {
         if !socket.exists() {
             return;
         }
-        if let Some((shim, pid)) = Shim::connect(&socket, &self.container_dir(id), tty).await {
+        if let Some((shim, pid)) = find_shim(&socket, &self.container_dir(id), tty).await {
             let killed = knarr_linux::process::Process::open(pid)
                 .and_then(|process| process.signal(nix::libc::SIGKILL));
             if let Err(error) = killed {
@@ -175,7 +191,13 @@ impl Engine {
             Some((shim, pid)) => {
                 container.live.lock().shim = Some(shim.clone());
                 container.live.tell(|phase| phase.running = true);
-                self.change(container, |record| record.state.pid = pid).await;
+                // An engine that was killed may not have written down what it had done.
+                let paused = stands_still(self.runtime_root(), container.id.clone()).await;
+                self.change(container, |record| {
+                    record.state.pid = pid;
+                    record.state.paused = paused.unwrap_or(record.state.paused);
+                })
+                .await;
                 for name in crate::containers::volumes_of(&container.record().clone()) {
                     self.shared.volumes.acquire(&name, &container.id)?;
                 }
@@ -202,8 +224,9 @@ impl Engine {
                 if starts {
                     self.change(container, |record| record.state.restarting = true).await;
                     self.start_later(container);
-                } else if container.record().state.removing {
-                    self.discard(container, false).await?;
+                } else if container.record().host.auto_remove == Some(true) {
+                    // Its end was seen, and then there was no time to remove it; or who made it is gone.
+                    self.remove_by_itself(container).await;
                 }
             }
         }
@@ -235,7 +258,11 @@ impl Engine {
         for entry in fs::read_dir(&parent).map_err(EngineError::file("list", &parent))? {
             let entry = entry.map_err(EngineError::file("list", &parent))?;
             let path = entry.path();
-            if entry.file_name().to_string_lossy().starts_with('.') || !path.join("container.json").exists() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.starts_with('.') || !path.join("container.json").exists() {
+                if let Err(error) = self.release_image(name.trim_start_matches(REMOVED)) {
+                    tracing::warn!(name, error = error.message(), "an image is held for nobody");
+                }
                 self.sweep(path);
                 continue;
             }
@@ -250,11 +277,22 @@ impl Engine {
 
     /// Changes a container's record, and writes it down.
     pub(crate) async fn change(&self, container: &Arc<Container>, change: impl FnOnce(&mut Record)) {
+        self.change_and(container, true, change).await;
+    }
+
+    /// The same; `keeps` says whether it is written down: not when the container is about to be removed, and an engine
+    /// that comes later would find that out by itself.
+    pub(crate) async fn change_and(
+        &self,
+        container: &Arc<Container>,
+        keeps: bool,
+        change: impl FnOnce(&mut Record),
+    ) {
         let directory = self.container_dir(&container.id);
         let saved = {
             let mut record = container.record();
             change(&mut record);
-            record.save(&directory, false)
+            if keeps { record.save(&directory, false) } else { Ok(()) }
         };
         if let Err(error) = saved
             && directory.exists()
@@ -300,7 +338,7 @@ impl Engine {
 
     /// Where they lie when it is removed, until they are gone.
     pub(crate) fn removed_dir(&self, id: &str) -> PathBuf {
-        self.shared.options.root.join("containers").join(format!(".removed-{id}"))
+        self.shared.options.root.join("containers").join(format!("{REMOVED}{id}"))
     }
 
     /// Where the runtime keeps its states.
@@ -353,6 +391,10 @@ fn identity(root: &Path) -> Result<String, EngineError> {
     Ok(id)
 }
 
+/// What a container's directory is called when it is removed begins so.
+const REMOVED: &str = ".removed-";
+/// How long a shim that was there before may take to answer.
+const SHIM_PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
 /// How long a program of a start that was not finished may take to end.
 const UNFINISHED_PATIENCE: std::time::Duration = std::time::Duration::from_secs(10);
 /// Where networks that name none get their addresses from: docker's places.
@@ -376,6 +418,23 @@ fn address_pools(texts: &[(String, u8)]) -> Result<Vec<(ipnet::IpNet, u8)>, Engi
         return POOLS.iter().map(|(text, size)| parse(&((*text).to_owned(), *size))).collect();
     }
     texts.iter().map(parse).collect()
+}
+
+/// The shim of a container; one that does not answer must not keep the engine from all others.
+async fn find_shim(socket: &Path, directory: &Path, tty: bool) -> Option<(Shim, i32)> {
+    match tokio::time::timeout(SHIM_PATIENCE, Shim::connect(socket, directory, tty)).await {
+        Ok(found) => found,
+        Err(_) => {
+            tracing::error!(socket = %socket.display(), "a container's shim does not answer: the container is given up");
+            None
+        }
+    }
+}
+
+/// Whether it has a network namespace of its own.
+fn has_sandbox(record: &Record) -> bool {
+    let mode = record.network_mode();
+    mode != "host" && !mode.starts_with("container:")
 }
 
 fn left_of(container: &Container) -> knarr_network::Left {

@@ -18,6 +18,8 @@ mod told;
 
 use std::collections::HashMap;
 
+pub use entry::name_fits;
+
 use bollard_stubs::models::{
     DriverData, ImageHistoryResponseItem, ImageInspect, ImageInspectMetadata, ImageInspectRootFs,
     ImageSummary, OciDescriptor, OciPlatform,
@@ -204,7 +206,7 @@ fn choose(store: &Store, filters: &Filters) -> Result<Vec<Entry>, EngineError> {
             && (!filters.has("reference") || filters.get("reference").any(|pattern| entry.fits(pattern)))
     });
     for entry in chosen.iter_mut().filter(|_| filters.has("reference")) {
-        entry.names.retain(|name| filters.get("reference").any(|pattern| entry::name_fits(name, pattern)));
+        entry.names.retain(|name| filters.get("reference").any(|pattern| name_fits(name, pattern)));
     }
     chosen.sort_by(|one, other| {
         other.created().cmp(&one.created()).then_with(|| one.descriptor.digest.cmp(&other.descriptor.digest))

@@ -17,7 +17,7 @@ use bollard_stubs::models::{
 use knarr_network::{Driver, Network, NetworkRequest};
 use serde::{Deserialize, Serialize};
 
-use crate::containers::record::{Attachment, write_file};
+use crate::containers::record::{Attachment, is_unfinished, write_file};
 use crate::containers::{Container, endpoint_request};
 use crate::engine::now;
 use crate::filters::Filters;
@@ -116,6 +116,9 @@ impl Engine {
         let mut networks = Vec::new();
         for entry in fs::read_dir(&directory).map_err(EngineError::file("list", &directory))? {
             let path = entry.map_err(EngineError::file("list", &directory))?.path();
+            if is_unfinished(&path) {
+                fs::remove_file(&path).map_err(EngineError::file("remove", &path))?;
+            }
             if path.extension().is_none_or(|extension| extension != "json") {
                 continue;
             }

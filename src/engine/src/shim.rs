@@ -11,6 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio as ChildStdio};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use knarr_linux::terminal::send_descriptor;
@@ -26,6 +27,9 @@ pub(crate) use knarr_runtime::shim::{Exit, ShimConfig};
 
 use crate::EngineError;
 use crate::stream::{Attached, DEPTH, Frame, Stdio};
+
+/// How long a shim may take to go.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Starts shims.
 #[derive(Debug)]
@@ -119,6 +123,13 @@ impl Prepared {
         attach(&self.config.socket, self.config.terminal, stdin, stdout, stderr).await
     }
 
+    /// It will not be started: comes back when its shim has taken it away.
+    pub(crate) async fn give_up(self) {
+        let Connection { mut reader, writer } = self.connection;
+        drop(writer);
+        drain(&mut reader).await;
+    }
+
     /// Starts its program.
     pub(crate) async fn start(mut self) -> Result<(Shim, i32), LaunchError> {
         match self.connection.ask(&Request::Start).await? {
@@ -137,6 +148,8 @@ pub(crate) struct Shim {
     socket: PathBuf,
     tty: bool,
     end: watch::Receiver<Option<Exit>>,
+    /// Closed when it is gone, which it is a little after the program's end: it has to tidy up.
+    gone: watch::Receiver<()>,
 }
 
 impl Shim {
@@ -151,14 +164,23 @@ impl Shim {
 
     fn of(mut connection: Connection, socket: &Path, directory: &Path, tty: bool) -> Self {
         let (sender, end) = watch::channel(None);
+        let (lives, gone) = watch::channel(());
         let directory = directory.to_owned();
         tokio::spawn(async move {
             let told = connection.hear_end().await;
             // A shim that was killed tells nothing; perhaps it had written it down.
             let exit = told.or_else(|| Exit::load(&directory)).unwrap_or_else(Exit::unknown);
             sender.send_replace(Some(exit));
+            connection.hear_nothing_more().await;
+            drop(lives);
         });
-        Self { socket: socket.to_owned(), tty, end }
+        Self { socket: socket.to_owned(), tty, end, gone }
+    }
+
+    /// Comes back when it has taken away all that it had made.
+    pub(crate) async fn gone(&self) {
+        let mut gone = self.gone.clone();
+        while gone.changed().await.is_ok() {}
     }
 
     /// Connects to the program's streams.
@@ -330,6 +352,10 @@ impl Connection {
         None
     }
 
+    async fn hear_nothing_more(mut self) {
+        drain(&mut self.reader).await;
+    }
+
     /// Data both ways, until one side has enough.
     fn relay(self, tty: bool, stdin: bool, ended: Option<watch::Sender<Option<Exit>>>) -> Attached {
         let (sender, output) = mpsc::channel(DEPTH);
@@ -400,6 +426,14 @@ async fn feed(mut input: mpsc::Receiver<Bytes>, mut writer: OwnedWriteHalf) {
     let _ = writer.write_all(&frame::header(Kind::End, 0)).await;
     // The connection's other half is still read from: this one is closed with it.
     writer.forget();
+}
+
+/// Reads until a shim is gone.
+async fn drain(reader: &mut OwnedReadHalf) {
+    let gone = async { while let Ok(Some(_)) = read_frame(reader).await {} };
+    if tokio::time::timeout(PATIENCE, gone).await.is_err() {
+        tracing::warn!("a shim does not go");
+    }
 }
 
 async fn read_frame(reader: &mut OwnedReadHalf) -> io::Result<Option<(Kind, Bytes)>> {

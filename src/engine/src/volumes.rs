@@ -20,7 +20,7 @@ use bollard_stubs::models::{
 use serde::{Deserialize, Serialize};
 
 use crate::containers::blocking;
-use crate::containers::record::write_file;
+use crate::containers::record::{is_unfinished, write_file};
 use crate::engine::now;
 use crate::filters::Filters;
 use crate::{Engine, EngineError};
@@ -189,7 +189,9 @@ fn read(path: &Path) -> Result<Option<VolumeRecord>, EngineError> {
     }
     let file = path.join(FILE);
     let bytes = match fs::read(&file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return undo(path).map_err(EngineError::file("remove", path)).map(|()| None);
+        }
         other => other.map_err(EngineError::file("read", &file))?,
     };
     let record: VolumeRecord = serde_json::from_slice(&bytes)
@@ -199,6 +201,30 @@ fn read(path: &Path) -> Result<Option<VolumeRecord>, EngineError> {
         return Err(EngineError::failed(format!("{path} has format {format}: use a newer knarr")));
     }
     Ok(Some(record))
+}
+
+/// A volume that was not made to its end goes, unless something is in it.
+fn undo(path: &Path) -> io::Result<()> {
+    if !path.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(path)? {
+        let entry = entry?.path();
+        if is_unfinished(&entry) {
+            fs::remove_file(&entry)?;
+        }
+    }
+    for directory in [path.join("_data"), path.to_owned()] {
+        match fs::remove_dir(&directory) {
+            Err(error) if error.kind() == io::ErrorKind::DirectoryNotEmpty => {
+                tracing::warn!(path = %path.display(), "no volume, and not empty: it is left alone");
+                return Ok(());
+            }
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 impl Engine {

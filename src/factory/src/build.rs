@@ -263,7 +263,10 @@ impl Factory<'_> {
             }
             let Some(recipe) = job.recipe.stages.get(name) else {
                 let known: Vec<&str> = job.recipe.stages.keys().map(String::as_str).collect();
-                return Err(stage(format!("a copy names it, the recipe has: {}", known.join(", "))));
+                let has = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+                return Err(stage(format!(
+                    "a copy names it, and the recipe has no such [stage.NAME]: it has {has}"
+                )));
             };
             above.push(name.clone());
             let stage = self.stage_job(job, name, recipe);

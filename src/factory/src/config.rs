@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use knarr_base::{Architecture, Timestamp};
 use knarr_oci::config::Empty;
 use knarr_oci::{Healthcheck, ImageConfig, RunConfig};
-use knarr_recipe::check::parse_time;
+use knarr_recipe::check::{parse_port, parse_time};
 use knarr_recipe::recipe::{self, Command, ImageTable, Recipe, TargetName};
 use serde_json::json;
 
@@ -47,7 +47,7 @@ pub fn run_config(recipe: &Recipe) -> Result<RunConfig, FactoryError> {
         ..RunConfig::default()
     };
     for port in &table.ports {
-        config.exposed_ports.insert(full_port(port)?, Empty {});
+        config.exposed_ports.insert(parse_port(port).map_err(FactoryError::Request)?, Empty {});
     }
     for volume in &table.volumes {
         config.volumes.insert(volume.clone(), Empty {});
@@ -119,18 +119,6 @@ fn devcontainer(recipe: &Recipe) -> String {
         metadata["customizations"] = json!(table.customizations);
     }
     json!([metadata]).to_string()
-}
-
-fn full_port(port: &str) -> Result<String, FactoryError> {
-    let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
-    let known = matches!(protocol, "tcp" | "udp" | "sctp");
-    let is_port = |text: &str| text.parse::<u16>().is_ok_and(|number| number > 0);
-    if known && number.split('-').all(is_port) {
-        return Ok(format!("{number}/{protocol}"));
-    }
-    Err(FactoryError::Request(format!(
-        "port {port:?}: expected a number with /tcp, /udp or /sctp, such as \"80/tcp\""
-    )))
 }
 
 fn healthcheck(table: &recipe::Healthcheck) -> Result<Healthcheck, FactoryError> {

@@ -251,7 +251,9 @@ fn system_number(accounts: &Accounts) -> u32 {
 /// The recipe's groups and users, with their homes.
 fn people(recipe: &Recipe, root: &Root, accounts: &mut Accounts) -> Result<(), FactoryError> {
     recipe.groups.iter().try_for_each(|group| accounts.add_group(group))?;
-    for user in &recipe.users {
+    // Fixed numbers first: who has none of its own takes what is left.
+    let (fixed, free): (Vec<&User>, Vec<&User>) = recipe.users.iter().partition(|user| user.uid.is_some());
+    for user in fixed.into_iter().chain(free) {
         accounts.add_user(user)?;
         make_home(root, accounts, &user.name)?;
         if user.sudo {

@@ -163,6 +163,11 @@ pub fn copy(root: &Root, copy: &Copy, stage: &Root, time: Timestamp) -> Result<(
         true => format!("{to}/{}", from.rsplit('/').next().unwrap_or(from)).trim_matches('/').to_owned(),
         false => to,
     };
+    let meta = stage.stat(from)?;
+    if !matches!(meta.kind, Kind::File | Kind::Directory) {
+        let reason = format!("{:?}: {}", copy.from, not_addable(meta.kind));
+        return Err(FactoryError::Stage { name: copy.stage.clone(), reason });
+    }
     make_parent(root, &to)?;
     let mode = copy.mode.as_deref().map(parse_mode).transpose().map_err(FactoryError::Request)?;
     let owner = copy.owner.as_deref().map(|owner| accounts.owner(owner)).transpose()?.unwrap_or((0, 0));
@@ -229,13 +234,16 @@ fn copy_tree(
 }
 
 fn no_file(from: &str, kind: Kind) -> FactoryError {
+    FactoryError::Context { from: from.to_owned(), reason: not_addable(kind) }
+}
+
+fn not_addable(kind: Kind) -> String {
     let what = match kind {
         Kind::Fifo => "a named pipe",
         Kind::Socket => "a socket",
         _ => "a device",
     };
-    let reason = format!("it is {what}; only files, directories and links can be added");
-    FactoryError::Context { from: from.to_owned(), reason }
+    format!("it is {what}; only files, directories and links can be added")
 }
 
 fn copy_host_file(from: &PathBuf, root: &Root, to: &str, mode: u32) -> Result<(), FactoryError> {

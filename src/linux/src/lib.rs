@@ -5,7 +5,7 @@
 //!
 //! Spec: namespaces(7), user_namespaces(7), pid_namespaces(7), mount_namespaces(7).
 //!
-//! JUSTIFICATION for `unsafe`: mapping a file ([`mapped`]), resetting signals ([`signals`]) and system calls that no
+//! JUSTIFICATION for `unsafe`: mapping a file ([`mapped`]), giving memory back ([`memory`]), resetting signals ([`signals`]) and system calls that no
 //! library wraps (clone3, mount_setattr, capset, seccomp, bpf and their kin) have no safe form.
 
 pub mod capability;
@@ -14,6 +14,7 @@ pub mod emulator;
 pub mod error;
 pub mod first;
 pub mod mapped;
+pub mod memory;
 pub mod mounts;
 pub mod namespace;
 pub mod overlay;

@@ -34,6 +34,7 @@ impl Networks {
     pub async fn open(options: Options) -> Result<Self, NetworkError> {
         let state = spawn_blocking(move || State::open(options)).await;
         let state = state.map_err(|error| kernel("open the networks")(error.into()))??;
+        state.spare.make_later();
         Ok(Self { shared: Arc::new(Mutex::new(state)) })
     }
     /// Takes over what an engine before this one left: makes what is missing of `networks` and of the running

@@ -30,7 +30,7 @@ use crate::nft::Table;
 use crate::ports::{self, Chooser, Held, SharedTarget, Target};
 use crate::reaper::Reaper;
 use crate::rules::{self, Bridge, Chain, Forward, Protocol};
-use crate::sandbox::{self, Space};
+use crate::sandbox::{self, Space, Spare};
 use crate::{Driver, Endpoint, Network, NetworkError, Options, Port, PublishedPort};
 
 /// Everything.
@@ -48,6 +48,7 @@ pub(crate) struct State {
     /// Where the search for a free port begins.
     cursor: u16,
     reaper: Reaper,
+    pub(crate) spare: Spare,
 }
 
 /// A network with its link.
@@ -118,6 +119,7 @@ impl State {
             directory: Arc::default(),
             cursor: 0,
             reaper: Reaper::default(),
+            spare: Spare::default(),
         })
     }
 
@@ -127,8 +129,9 @@ impl State {
             return Ok(path);
         }
         sandbox::remove(&path).map_err(kernel(format!("remove the old namespace {}", path.display())))?;
-        let space = sandbox::make(&path)
-            .map_err(kernel(format!("make a network namespace held by {}", path.display())))?;
+        let space = self.spare.take().map_err(kernel("make a network namespace"))?;
+        sandbox::hold(&space, &path)
+            .map_err(kernel(format!("let {} hold a network namespace", path.display())))?;
         self.sandboxes.insert(container.to_owned(), Sandbox::new(space));
         Ok(path)
     }

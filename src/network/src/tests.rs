@@ -61,7 +61,8 @@ fn runtime() -> tokio::runtime::Runtime {
 async fn world() -> World {
     let folder = tempfile::tempdir().expect("a folder");
     let neighbour = folder.path().join("neighbour");
-    let mut held = sandbox::make(&neighbour).expect("a namespace");
+    let mut held = sandbox::make().expect("a namespace");
+    sandbox::hold(&held, &neighbour).expect("a file that holds it");
     let mut links = Links::open().expect("links");
     links.up(1).expect("the loopback");
     let lan = links.add_bridge("lan0", "a stranger's", [2, 0, 0, 0, 0, 1], None).expect("a bridge");

@@ -72,6 +72,12 @@ pub mod media_type {
         matches!(media_type, MANIFEST | DOCKER_MANIFEST)
     }
 
+    /// Whether it names a layer that its maker lets nobody pass on: registries have only where it is to be had.
+    #[must_use]
+    pub fn is_foreign(media_type: &str) -> bool {
+        media_type.contains(".nondistributable.") || media_type.contains(".foreign.")
+    }
+
     /// Whether it names an image configuration, OCI's or docker's.
     #[must_use]
     pub fn is_config(media_type: &str) -> bool {

@@ -1,9 +1,10 @@
 //! What the types cannot say: values that must mean something.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use crate::RecipeError;
-use crate::recipe::{Command, File, Recipe, Run, User, Verify};
+use crate::recipe::{Command, File, ImageTable, Recipe, Run, User, Verify};
 
 /// Checks a recipe by itself.
 pub fn check(place: &str, recipe: &Recipe) -> Result<(), RecipeError> {
@@ -26,6 +27,17 @@ pub fn check(place: &str, recipe: &Recipe) -> Result<(), RecipeError> {
     }
     for verify in all_verifies(recipe) {
         check_verify(verify).map_err(|reason| bad(&format!("verify {:?}", verify.command.text()), reason))?;
+    }
+    for table in all_images(recipe) {
+        check_image(table).map_err(|reason| bad("image", reason))?;
+    }
+    let tables = [
+        Some(&recipe.files),
+        recipe.dev.as_ref().map(|table| &table.files),
+        recipe.production.as_ref().map(|table| &table.files),
+    ];
+    for files in tables.into_iter().flatten() {
+        check_paths(files).map_err(|reason| bad("file", reason))?;
     }
     for copy in &recipe.copies {
         let key = format!("copy of {:?}", copy.from);
@@ -61,6 +73,50 @@ fn all_verifies(recipe: &Recipe) -> impl Iterator<Item = &Verify> {
     let dev = recipe.dev.iter().flat_map(|table| &table.verifies);
     let production = recipe.production.iter().flat_map(|table| &table.verifies);
     recipe.verifies.iter().chain(dev).chain(production)
+}
+
+fn all_images(recipe: &Recipe) -> impl Iterator<Item = &ImageTable> {
+    let dev = recipe.dev.iter().flat_map(|table| &table.image);
+    let production = recipe.production.iter().flat_map(|table| &table.image);
+    recipe.image.iter().chain(dev).chain(production)
+}
+
+/// Of two files with one path nobody could say which was meant.
+fn check_paths(files: &[File]) -> Result<(), String> {
+    let mut seen = BTreeSet::new();
+    let twice = files.iter().map(|file| file.path.trim_matches('/')).find(|path| !seen.insert(*path));
+    twice.map_or(Ok(()), |path| Err(format!("/{path} is there twice: expected one file for each path")))
+}
+
+fn check_image(table: &ImageTable) -> Result<(), String> {
+    table.ports.iter().try_for_each(|port| parse_port(port).map(drop))?;
+    table.volumes.iter().chain(&table.workdir).try_for_each(|path| absolute(path))?;
+    let Some(health) = &table.healthcheck else { return Ok(()) };
+    check_command(&health.command).map_err(|reason| format!("healthcheck: {reason}"))?;
+    let times = [
+        ("interval", &health.interval),
+        ("timeout", &health.timeout),
+        ("start-period", &health.start_period),
+    ];
+    for (key, time) in times {
+        time.as_deref()
+            .map_or(Ok(Duration::ZERO), parse_time)
+            .map_err(|reason| format!("{key}: {reason}"))?;
+    }
+    Ok(())
+}
+
+/// A port or a range of ports with its protocol, such as `80/tcp` or `8000-8010/udp`; without one it is TCP's.
+pub fn parse_port(port: &str) -> Result<String, String> {
+    let (number, protocol) = port.split_once('/').unwrap_or((port, "tcp"));
+    let numbers: Option<Vec<u16>> =
+        number.split('-').map(|text| text.parse().ok().filter(|number| *number > 0)).collect();
+    let known = matches!(protocol, "tcp" | "udp" | "sctp");
+    match numbers.as_deref() {
+        Some([_]) if known => Ok(format!("{number}/{protocol}")),
+        Some([first, last]) if known && first <= last => Ok(format!("{number}/{protocol}")),
+        _ => Err(format!("port {port:?}: expected a number with /tcp, /udp or /sctp, such as \"80/tcp\"")),
+    }
 }
 
 fn check_file(file: &File) -> Result<(), String> {

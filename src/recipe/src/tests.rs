@@ -84,6 +84,22 @@ fn a_target_has_its_own_table_in_the_common_keys() {
 }
 
 #[test]
+fn values_that_a_build_would_refuse_are_refused_when_read() {
+    let check = |text: &str, expected: &str| {
+        let said = Recipe::parse("r", text).unwrap_err().to_string();
+        assert!(said.contains(expected), "{said}");
+    };
+    check("[image]\nports = [\"0\"]", "port \"0\"");
+    check("[image]\nports = [\"9-8\"]", "port \"9-8\"");
+    check("[production.image]\nworkdir = \"app\"", "no absolute path");
+    check("[image.healthcheck]\ncommand = \"true\"\ninterval = \"soon\"", "interval: \"soon\"");
+    check("[image.healthcheck]\ninterval = \"1s\"", "healthcheck: its command is empty");
+    let twice = "[[file]]\npath = \"/a\"\ntext = \"1\"\n[[file]]\npath = \"/a/\"\ntext = \"2\"";
+    check(twice, "/a is there twice");
+    assert_eq!(check::parse_port("8000-8010/udp").unwrap(), "8000-8010/udp");
+}
+
+#[test]
 fn times_are_read() {
     assert_eq!(check::parse_time("1m30s").unwrap().as_secs(), 90);
     assert_eq!(check::parse_time("500ms").unwrap().as_millis(), 500);

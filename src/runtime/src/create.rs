@@ -6,6 +6,7 @@
 //! Spec: OCI runtime-spec, `runtime.md` "Create".
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -26,6 +27,7 @@ use crate::channel::{Channel, Message};
 use crate::hooks::{self, Point};
 use crate::init::{self, Init};
 use crate::plan::mount::What;
+use crate::plan::process::{Common, ProcessPlan};
 use crate::plan::{Facts, Launch, Plan, Step};
 use crate::spec::{IdMapping, Spec};
 use crate::state::{Container, State, process_start, replace};
@@ -62,6 +64,8 @@ pub struct Created {
     pub container: Container,
     /// Its first process, a child of this one.
     pub process: Process,
+    /// What its other processes have in common with the first.
+    pub common: Option<Common>,
 }
 
 /// Makes a container. This process must have one thread.
@@ -91,7 +95,10 @@ pub fn create(options: &CreateOptions) -> Result<Created, RuntimeError> {
     let container = Container::reserve(&options.root, state, &text)?;
     let mut making = Making { container, spec: &spec, plan: &plan, cgroup, process: None, hooks_ran: false };
     match making.make(options, &facts, hierarchies.as_ref()) {
-        Ok(process) => Ok(Created { container: making.container, process }),
+        Ok(process) => {
+            let common = plan.process.as_ref().map(ProcessPlan::common);
+            Ok(Created { container: making.container, process, common })
+        }
         Err(error) => {
             making.undo();
             Err(error)
@@ -386,17 +393,28 @@ pub(crate) fn apply_settings(
 pub(crate) fn apply_devices(cgroup: &Cgroup, rules: &[device::DeviceRule]) -> Result<(), RuntimeError> {
     let Some(directory) = cgroup.directory("devices").filter(|_| !rules.is_empty()) else { return Ok(()) };
     if !cgroup.unified {
-        for rule in rules {
-            let (file, value) = rule.to_file();
-            cgroup.write("devices", file, &value)?;
-        }
-        return Ok(());
+        return write_devices(cgroup, rules);
     }
     let open = || -> io::Result<OwnedFd> {
         Ok(rustix::fs::open(directory, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?)
     };
     let attached = open().and_then(|directory| device::attach(directory.as_fd(), rules));
     attached.map_err(RuntimeError::step("say which devices may be used"))
+}
+
+/// Each rule is a write of its own, in their order; a file is opened once.
+fn write_devices(cgroup: &Cgroup, rules: &[device::DeviceRule]) -> Result<(), RuntimeError> {
+    let mut open: HashMap<&str, fs::File> = HashMap::new();
+    for rule in rules {
+        let (name, value) = rule.to_file();
+        let file = match open.entry(name) {
+            Entry::Occupied(file) => file.into_mut(),
+            Entry::Vacant(place) => place.insert(cgroup.open("devices", name)?),
+        };
+        let step = || RuntimeError::step(format!("write {value} to {name}"));
+        io::Write::write_all(file, value.as_bytes()).map_err(step())?;
+    }
+    Ok(())
 }
 
 fn birth_flags(launch: &Launch) -> u64 {

@@ -20,8 +20,7 @@ use crate::become_program::{self, Outside, Prepared};
 use crate::channel::{Channel, Message};
 use crate::create::{OutOfMemoryScore, write_pid_file};
 use crate::init::become_root_inside;
-use crate::lifecycle::first_process;
-use crate::plan::process::ProcessPlan;
+use crate::plan::process::{Common, ProcessPlan};
 use crate::rootfs::Proc;
 use crate::spec::ProcessSpec;
 use crate::state::{Container, State, Status};
@@ -37,10 +36,14 @@ pub struct ExecOptions {
     pub pid_file: Option<PathBuf>,
     /// So many descriptors after the third are the program's.
     pub preserve_fds: u32,
+    /// What it has in common with the container's first process, for who knows it: else the configuration is read.
+    pub common: Option<Common>,
 }
 
 /// Runs another program. Comes back when it runs; it is a child of this process.
 pub fn exec(container: &Container, options: &ExecOptions) -> Result<Process, RuntimeError> {
+    // Opened before it is looked at: so nobody who gets its number later is taken for it.
+    let first = Process::open(container.state.pid);
     let status = container.status()?;
     if !matches!(status, Status::Running | Status::Created) {
         let id = container.state.id.clone();
@@ -50,11 +53,14 @@ pub fn exec(container: &Container, options: &ExecOptions) -> Result<Process, Run
         let text = "a terminal and --console-socket (or a caller in the foreground) need each other";
         return Err(RuntimeError::Request(text.to_owned()));
     }
-    let spec = container.spec()?;
-    let plan = ProcessPlan::new(&options.process, &spec.linux)?;
+    let common = match &options.common {
+        Some(common) => common.clone(),
+        None => Common::of(&container.spec()?.linux)?,
+    };
+    let plan = ProcessPlan::with(&options.process, common)?;
     process::set_dumpable(false).map_err(RuntimeError::step("close this process to others"))?;
     let joining = Joining {
-        first: first_process(container)?,
+        first: first.map_err(|_| RuntimeError::Vanished)?,
         state: &container.state,
         doors: container.state.cgroup().open_doors()?,
         cgroup: container.state.cgroup(),

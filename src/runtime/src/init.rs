@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 
@@ -225,11 +225,11 @@ impl Init<'_> {
     /// Control groups as the container may see them: its own as the root with a namespace of its own, else those of the
     /// host, in which it cannot write.
     fn show_cgroups(&self, rootfs: &Rootfs, mount: &MountPlan) -> io::Result<OwnedFd> {
-        let place = rootfs.find_or_make(&mount.destination, Kind::Directory)?;
         let own_namespace = self.plan.launch.has(Namespace::Cgroup);
         match self.hierarchies {
             Some(Hierarchies::V1(_)) => self.show_first_cgroups(rootfs, mount, own_namespace),
             _ => {
+                let place = rootfs.find_or_make(&mount.destination, Kind::Directory)?;
                 let copy = Detached::file_system("cgroup2", "cgroup", &[], mount.attributes.set).or_else(
                     |error| {
                         let directory = self.cgroup.directories.first().ok_or(error)?;
@@ -254,17 +254,14 @@ impl Init<'_> {
         // Only groups that were made for it: in the others it is where the caller is.
         for directory in &self.cgroup.directories {
             let name = directory.controllers.join(",");
-            let place = rootfs.find_or_make(&mount.destination.join(&name), Kind::Directory)?;
-            let options: Vec<_> = directory.controllers.iter().map(|name| (name.clone(), None)).collect();
-            let own = || Detached::file_system("cgroup", "cgroup", &options, 0);
-            let shown = if own_namespace { own() } else { copy_of_path(&directory.path) }?;
+            let shown = show_hierarchy(directory, own_namespace)?;
             set_flags(&shown, mount)?;
             if !own_namespace {
                 shown.set(&Attributes { set: READ_ONLY, clear: 0 }, false)?;
             }
-            shown.attach(place.as_fd())?;
+            shown.attach(make_in(base.as_fd(), &name)?.as_fd())?;
             for controller in directory.controllers.iter().filter(|controller| **controller != name) {
-                rootfs.link(&mount.destination.join(controller), &name)?;
+                rustix::fs::symlinkat(&name, &base, controller)?;
             }
         }
         mounts::set_attributes(base.as_fd(), &mount.attributes, false)?;
@@ -414,6 +411,23 @@ fn set_flags(mount: &Detached, plan: &MountPlan) -> io::Result<()> {
         mount.set(&plan.attributes, false)?;
     }
     Ok(())
+}
+
+/// A group's directory in one hierarchy as the root of a mount. In a namespace of control groups of its own the mount of
+/// the host's and a new one look the same; the first is made without the kernel's lock on all groups.
+fn show_hierarchy(directory: &cgroup::Directory, own_namespace: bool) -> io::Result<Detached> {
+    let options: Vec<_> = directory.controllers.iter().map(|name| (name.clone(), None)).collect();
+    match copy_of_path(&directory.path) {
+        Err(_) if own_namespace => Detached::file_system("cgroup", "cgroup", &options, 0),
+        other => other,
+    }
+}
+
+/// A new directory in a file system that was just made, and that nobody else knows.
+fn make_in(base: BorrowedFd<'_>, name: &str) -> io::Result<OwnedFd> {
+    rustix::fs::mkdirat(base, name, Mode::from_raw_mode(0o755))?;
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    Ok(rustix::fs::openat(base, name, flags, Mode::empty())?)
 }
 
 fn copy_of_path(path: &Path) -> io::Result<Detached> {

@@ -15,7 +15,7 @@ use crate::RuntimeError;
 use crate::create::{apply_devices, apply_settings};
 use crate::hooks::{self, Point};
 use crate::plan::resources;
-use crate::spec::Resources;
+use crate::spec::{Resources, Spec};
 use crate::state::{Container, Status};
 
 /// How long a container may take to end after SIGKILL.
@@ -24,8 +24,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Lets a container's program run. Comes back when it runs, with what hooks had to complain of after that.
 pub fn start(container: &Container) -> Result<Vec<RuntimeError>, RuntimeError> {
     require(container, "start", &[Status::Created])?;
-    let spec = container.spec()?;
-    if spec.process.is_none() {
+    let spec = container.spec_unless_plain()?;
+    if spec.as_ref().is_some_and(|spec| spec.process.is_none()) {
         return Err(RuntimeError::invalid("process", "is missing, so there is nothing to start"));
     }
     let door = container.door();
@@ -39,7 +39,7 @@ pub fn start(container: &Container) -> Result<Vec<RuntimeError>, RuntimeError> {
         let (step, reason) = answer.split_once(": ").unwrap_or(("start", &answer));
         return Err(RuntimeError::Step { step: step.to_owned(), reason: reason.to_owned() });
     }
-    Ok(hooks::run_all(&spec.hooks, Point::Poststart, &container.state.to_hook_json("running")))
+    Ok(run_hooks(container, spec, Point::Poststart, "running"))
 }
 
 /// Sends a signal to a container's first process, or to all of its processes.
@@ -77,11 +77,15 @@ pub fn delete(container: &Container, force: bool) -> Result<Vec<RuntimeError>, R
         cgroup.kill()?;
         cgroup.remove()?;
     }
-    let spec = container.spec();
+    let spec = container.spec_unless_plain();
     container.remove()?;
-    let complaints = spec
-        .map(|spec| hooks::run_all(&spec.hooks, Point::Poststop, &container.state.to_hook_json("stopped")));
-    Ok(complaints.unwrap_or_else(|error| vec![error]))
+    Ok(spec.map_or_else(|error| vec![error], |spec| run_hooks(container, spec, Point::Poststop, "stopped")))
+}
+
+fn run_hooks(container: &Container, spec: Option<Spec>, point: Point, status: &str) -> Vec<RuntimeError> {
+    spec.map_or_else(Vec::new, |spec| {
+        hooks::run_all(&spec.hooks, point, &container.state.to_hook_json(status))
+    })
 }
 
 fn end(container: &Container, status: Status) -> Result<(), RuntimeError> {

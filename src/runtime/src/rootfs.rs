@@ -29,6 +29,8 @@ pub(crate) struct Rootfs {
     fd: OwnedFd,
     /// An empty directory that can only be read; what is hidden is covered with it.
     empty: Option<OwnedFd>,
+    /// The host's `/dev/null`, which covers files.
+    null: Option<OwnedFd>,
 }
 
 /// What is to be at a place.
@@ -43,7 +45,7 @@ impl Rootfs {
     pub(crate) fn open(path: &Path) -> io::Result<Self> {
         let directory = sys::open(path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
         let fd = Detached::copy_of(directory.as_fd(), true)?.attach(directory.as_fd())?;
-        Ok(Self { fd, empty: None })
+        Ok(Self { fd, empty: None, null: None })
     }
 
     /// The root itself.
@@ -67,9 +69,24 @@ impl Rootfs {
     /// The same, made when it is not there, with the directories above.
     pub(crate) fn find_or_make(&self, path: &Path, kind: Kind) -> io::Result<OwnedFd> {
         match self.find(path) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => self.make(path, kind, MOST_LINKS),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => match self.make_last(path, kind) {
+                Some(made) => Ok(made),
+                None => self.make(path, kind, MOST_LINKS),
+            },
             other => other,
         }
+    }
+
+    /// The usual case: only the last part is missing, and nothing is there that leads elsewhere.
+    fn make_last(&self, path: &Path, kind: Kind) -> Option<OwnedFd> {
+        if path.components().any(|part| part == Component::ParentDir) {
+            return None;
+        }
+        let above = self.find(path.parent()?).ok()?;
+        if !try_make_one(above.as_fd(), path.file_name()?, kind).ok()? {
+            return None;
+        }
+        self.find(path).ok()
     }
 
     fn make(&self, path: &Path, kind: Kind, links: u32) -> io::Result<OwnedFd> {
@@ -189,7 +206,12 @@ impl Rootfs {
             other => other?,
         };
         if !FileType::from_raw_mode(fstat(&place)?.st_mode).is_dir() {
-            Detached::copy_of(host_null()?.as_fd(), false)?.attach(place.as_fd())?;
+            let null = match self.null.take() {
+                Some(null) => null,
+                None => host_null()?,
+            };
+            Detached::copy_of(null.as_fd(), false)?.attach(place.as_fd())?;
+            self.null = Some(null);
             return Ok(());
         }
         match &self.empty {
@@ -233,6 +255,11 @@ fn normal_parts(path: &Path) -> Vec<&std::ffi::OsStr> {
 }
 
 fn make_one(parent: BorrowedFd<'_>, name: &std::ffi::OsStr, kind: Kind) -> io::Result<()> {
+    try_make_one(parent, name, kind).map(drop)
+}
+
+/// Answers whether nothing was there before.
+fn try_make_one(parent: BorrowedFd<'_>, name: &std::ffi::OsStr, kind: Kind) -> io::Result<bool> {
     let made = match kind {
         Kind::Directory => mkdirat(parent, name, Mode::from_raw_mode(0o755)),
         Kind::File => {
@@ -241,8 +268,8 @@ fn make_one(parent: BorrowedFd<'_>, name: &std::ffi::OsStr, kind: Kind) -> io::R
         }
     };
     match made {
-        Err(Errno::EXIST) => Ok(()),
-        other => Ok(other?),
+        Err(Errno::EXIST) => Ok(false),
+        other => Ok(other.map(|()| true)?),
     }
 }
 

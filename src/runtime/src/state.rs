@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::RuntimeError;
-use crate::spec::{Spec, read_bounded};
+use crate::spec::{Hooks, Spec, read_bounded};
 
 /// The version of the state's format. Others are refused.
 const FORMAT: u32 = 1;
@@ -55,6 +55,9 @@ pub struct State {
     pub namespaces: u64,
     /// Whether it has a user namespace.
     pub user_namespace: bool,
+    /// Its configuration has a program and no hooks: whoever starts or deletes it need not read it again.
+    #[serde(default)]
+    plain: bool,
     /// Its control group.
     cgroup: Vec<SavedDirectory>,
     unified: bool,
@@ -109,6 +112,7 @@ impl State {
             created: now(),
             owner: rustix::process::geteuid().as_raw(),
             annotations: spec.annotations.clone(),
+            plain: spec.process.is_some() && spec.hooks == Hooks::default(),
             ..Self::default()
         }
     }
@@ -242,6 +246,11 @@ impl Container {
         self.lock = None;
     }
 
+    /// Waits until nobody else changes it; held until the file is unlocked, also by a child that has it.
+    pub(crate) fn turn(&self) -> Result<fs::File, RuntimeError> {
+        lock(&self.directory, &self.state.id)
+    }
+
     /// What it does.
     pub fn status(&self) -> Result<Status, RuntimeError> {
         status_of(&self.directory, &self.state)
@@ -251,6 +260,11 @@ impl Container {
     pub fn spec(&self) -> Result<Spec, RuntimeError> {
         let path = self.directory.join(CONFIG);
         Spec::parse(&read_bounded(&path)?).map_err(|source| RuntimeError::Config { path, source })
+    }
+
+    /// The same, for those who look for hooks only: nothing when there are none.
+    pub(crate) fn spec_unless_plain(&self) -> Result<Option<Spec>, RuntimeError> {
+        if self.state.plain { Ok(None) } else { self.spec().map(Some) }
     }
 
     pub(crate) fn door(&self) -> PathBuf {

@@ -201,6 +201,18 @@ pub fn prune(store: &Store, which: Which, wait: bool) -> Result<Option<Pruned>, 
     Ok(Some(pruned))
 }
 
+/// Removes what processes left in the midst of their work that no later one goes on with, unless somebody brings
+/// something in just now. Answers with how many there were.
+pub fn sweep(store: &Store) -> Result<usize, StoreError> {
+    let Some(lock) = store.lock_alone(false)? else { return Ok(0) };
+    let mut dead = leftovers(store)?;
+    // Their names are nobody's any more: they go without holding up anybody.
+    drop(lock);
+    dead.retain(|path| path.extension().is_none_or(|extension| extension != "partial"));
+    dead.iter().try_for_each(|path| remove_tree(path))?;
+    Ok(dead.len())
+}
+
 fn remove_images(store: &Store, which: Which) -> Result<usize, StoreError> {
     if which == Which::None {
         // Referrers go with what they speak of.

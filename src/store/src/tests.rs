@@ -296,6 +296,22 @@ fn the_beginning_of_a_blob_waits_for_the_next_try() {
 }
 
 #[test]
+fn sweeping_takes_what_the_dead_left_and_no_beginning_that_is_gone_on_with() {
+    let (_directory, store) = store();
+    let tmp = store.path().join("tmp");
+    fs::create_dir_all(tmp.join("layer-dead/root")).unwrap();
+    fs::write(tmp.join("layer-dead/lock"), "").unwrap();
+    fs::write(tmp.join("blob-dead"), "").unwrap();
+    fs::write(tmp.join("pull-0.partial"), "").unwrap();
+    let ingest = store.ingest().unwrap();
+    assert_eq!(crate::gc::sweep(&store).unwrap(), 0, "somebody is at work");
+    drop(ingest);
+    assert_eq!(crate::gc::sweep(&store).unwrap(), 2);
+    let left: Vec<_> = fs::read_dir(&tmp).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["pull-0.partial"]);
+}
+
+#[test]
 fn prune_removes_the_beginning_of_a_blob_that_nobody_goes_on_with() {
     let (_dir, store) = store();
     store.ingest().unwrap().partial(&Descriptor::of("", b"abcd")).unwrap().push(b"ab").unwrap();

@@ -5,7 +5,7 @@
 //!
 //! Spec: OCI image-spec, "Image Layer Filesystem Changeset" (whiteouts); kernel overlayfs documentation.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::io::{self, Read, Write};
 
 use knarr_base::{Digest, DigestWriter};
@@ -24,6 +24,8 @@ const MIN_LAYER_BYTES: u64 = 256 << 20;
 /// A layer may unpack to this many times its size; gzip's own limit is 1,032.
 const MAX_EXPANSION: u64 = 400;
 const MAX_ENTRIES: u64 = 2_000_000;
+/// So many links are followed on the way to a path, as the kernel does.
+const MAX_LINKS: usize = 40;
 
 /// What a layer of so many compressed bytes may unpack to.
 #[must_use]
@@ -90,6 +92,7 @@ pub fn apply(
 ) -> Result<Vec<Entry>, TreeError> {
     let entries = unpack(root, tar, &Layer { without_devices }, limits)?;
     let written = written_paths(&entries);
+    let times = times_of_parents(root, &entries)?;
     for entry in &entries {
         match hidden(&entry.path) {
             // A whiteout speaks of lower layers only: what this one has at that path stays.
@@ -99,8 +102,25 @@ pub fn apply(
             None => {}
         }
     }
+    restore(root, &times)?;
     settle(root, &entries)?;
     Ok(entries)
+}
+
+/// The times of directories in which something is hidden.
+fn times_of_parents(root: &Root, entries: &[Entry]) -> Result<BTreeMap<String, i64>, TreeError> {
+    let mut times = BTreeMap::new();
+    for entry in entries.iter().filter(|entry| hidden(&entry.path).is_some()) {
+        let parent = entry.path.rsplit_once('/').map_or("", |(parent, _)| parent);
+        if !times.contains_key(parent) && root.exists(parent)? {
+            times.insert(parent.to_owned(), root.stat(parent)?.mtime);
+        }
+    }
+    Ok(times)
+}
+
+fn restore(root: &Root, times: &BTreeMap<String, i64>) -> Result<(), TreeError> {
+    times.iter().try_for_each(|(path, time)| root.set_directory_mtime(path, *time))
 }
 
 /// Whiteouts have changed the times of the directories that they are in, and hard links have been made from
@@ -323,12 +343,12 @@ impl Listing {
         let layer = self.layers;
         self.layers += 1;
         for (path, listed) in read.entries {
-            self.put(path, Listed { layer, ..listed })?;
+            self.put(&path, Listed { layer, ..listed })?;
         }
         for path in read.hides {
             match hidden(&path) {
-                Some(Hidden::Path(path)) => self.hide(&path, layer, true),
-                Some(Hidden::Below(directory)) => self.hide(directory, layer, false),
+                Some(Hidden::Path(path)) => self.hide(&self.real(&path), layer, true),
+                Some(Hidden::Below(directory)) => self.hide(&self.real(directory), layer, false),
                 None => {}
             }
         }
@@ -336,9 +356,11 @@ impl Listing {
         Ok(())
     }
 
-    fn put(&mut self, path: String, mut listed: Listed) -> Result<(), TreeError> {
+    fn put(&mut self, path: &str, mut listed: Listed) -> Result<(), TreeError> {
+        let path = self.real(path);
+        self.imply_parents(&path, &listed);
         if listed.kind == Kind::HardLink {
-            let target = self.files.get(&listed.link).cloned();
+            let target = self.files.get(&self.real(&listed.link)).cloned();
             listed = target.ok_or_else(|| TreeError::LinkToExcluded {
                 path: path.clone(),
                 target: listed.link.clone(),
@@ -351,6 +373,61 @@ impl Listing {
         }
         self.files.insert(path, listed);
         Ok(())
+    }
+
+    /// The path as it is where there are links for directories above it.
+    fn real(&self, path: &str) -> String {
+        let is_link = |path: &str| self.files.get(path).filter(|listed| listed.kind == Kind::Symlink);
+        let mut left: VecDeque<String> = path.split('/').map(str::to_owned).collect();
+        let (mut real, mut hops) = (Vec::<String>::new(), 0);
+        while let Some(part) = left.pop_front() {
+            match part.as_str() {
+                "" | "." => continue,
+                ".." => {
+                    real.pop();
+                    continue;
+                }
+                _ => real.push(part),
+            }
+            if let Some(link) = is_link(&real.join("/")).filter(|_| !left.is_empty() && hops < MAX_LINKS) {
+                hops += 1;
+                real.pop();
+                if link.link.starts_with('/') {
+                    real.clear();
+                }
+                for part in link.link.split('/').rev() {
+                    left.push_front(part.to_owned());
+                }
+            }
+        }
+        real.join("/")
+    }
+
+    /// Directories that no layer has an entry for are there all the same.
+    fn imply_parents(&mut self, path: &str, listed: &Listed) {
+        if is_of_aufs(path) {
+            return;
+        }
+        let mut parent = path;
+        while let Some((above, _)) = parent.rsplit_once('/') {
+            parent = above;
+            if self.files.get(parent).is_some_and(|known| known.kind == Kind::Directory) {
+                return;
+            }
+            let directory = Listed {
+                kind: Kind::Directory,
+                mode: 0o755,
+                uid: 0,
+                gid: 0,
+                size_bytes: 0,
+                link: String::new(),
+                digest: None,
+                xattrs: Vec::new(),
+                device: (0, 0),
+                ..listed.clone()
+            };
+            self.files.insert(parent.to_owned(), directory);
+        }
     }
 
     fn remove(&mut self, path: &str) {

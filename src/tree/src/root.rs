@@ -259,6 +259,13 @@ impl Root {
         set_mtime_at(parent.as_fd(), name, mtime).map_err(|error| fail("set the time of", path, error))
     }
 
+    /// Sets the time of a directory, if there is one, links followed; in seconds since the epoch.
+    pub(crate) fn set_directory_mtime(&self, path: &str, mtime: i64) -> Result<(), TreeError> {
+        let Ok(directory) = self.resolve(path, OFlags::RDONLY | OFlags::DIRECTORY) else { return Ok(()) };
+        sys::futimens(&directory, &times_of(mtime))
+            .map_err(|error| fail("set the time of", path, error.into()))
+    }
+
     /// Names in a directory, sorted by bytes.
     pub fn list(&self, path: &str) -> Result<Vec<String>, TreeError> {
         let fd = self.resolve(path, OFlags::RDONLY | OFlags::DIRECTORY)?;

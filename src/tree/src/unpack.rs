@@ -83,6 +83,11 @@ pub trait Policy {
         false
     }
 
+    /// Whether somebody else brings the content of a hard link whose target was left out; without that it is an error.
+    fn adopts(&self, _link: &EntryHead<'_>) -> bool {
+        false
+    }
+
     /// Whether an entry takes the place of whatever is there, as layers of images do: then a directory's
     /// entry has the last word about it, and links to directories and directories themselves give way.
     fn replaces_everything(&self) -> bool {
@@ -159,6 +164,8 @@ pub fn unpack(
         parent: None,
         implicit: HashSet::new(),
         times: Vec::new(),
+        old_times: Vec::new(),
+        touched: HashSet::new(),
         skipped: HashSet::new(),
         moved: HashMap::new(),
         entries: Vec::new(),
@@ -213,6 +220,9 @@ struct Work<'a> {
     implicit: HashSet<String>,
     /// Directories whose time is set when nothing more is written into them.
     times: Vec<(String, i64)>,
+    /// Directories that were there before, with the times that they keep unless the archive says another.
+    old_times: Vec<(String, i64)>,
+    touched: HashSet<String>,
     skipped: HashSet<String>,
     /// Where files went that were written under another path.
     moved: HashMap<String, String>,
@@ -257,6 +267,7 @@ impl Work<'_> {
         let Some(mut head) = read_head(&mut entry)? else { return self.drain(&mut entry) };
         let mut seen = head.entry();
         match self.policy.decide(&head.shown()) {
+            Decision::Write | Decision::WriteAs(_) if self.is_adopted(&head) => seen.written = false,
             Decision::Write => seen.md5 = self.write(&head, &mut entry)?,
             Decision::WriteAs(path) => {
                 head.path = safe_path(&path)?;
@@ -272,6 +283,11 @@ impl Work<'_> {
         self.drain(&mut entry)
     }
 
+    /// Whether it is a hard link to what was left out, and the policy has a way to get it.
+    fn is_adopted(&self, head: &Head) -> bool {
+        head.kind == Kind::HardLink && self.skipped.contains(&head.link) && self.policy.adopts(&head.shown())
+    }
+
     /// Reads what nobody wanted, so that only headers are left to be read between two entries.
     fn drain(&mut self, content: &mut dyn Read) -> Result<(), TreeError> {
         while content.read(&mut self.buffer).map_err(TreeError::Read)? > 0 {}
@@ -282,7 +298,7 @@ impl Work<'_> {
         if head.kind == Kind::Directory {
             return self.write_directory(head).map(|()| None);
         }
-        self.enter_parent(&head.path)?;
+        self.enter_parent(&head.path, head.mtime)?;
         let (_, name) = split(&head.path);
         if self.policy.replaces_everything() {
             self.clear_directory(head, name)?;
@@ -326,8 +342,9 @@ impl Work<'_> {
     }
 
     fn write_hard_link(&self, head: &Head, name: &str) -> Result<(), TreeError> {
-        let target = self.moved.get(&head.link).unwrap_or(&head.link);
-        if self.skipped.contains(target) {
+        let moved = self.moved.get(&head.link);
+        let target = moved.unwrap_or(&head.link);
+        if moved.is_none() && self.skipped.contains(target) {
             return Err(TreeError::LinkToExcluded { path: head.path.clone(), target: target.clone() });
         }
         let (target_parent, target_name) = self.root.parent(target, "link to")?;
@@ -386,7 +403,7 @@ impl Work<'_> {
             self.times.push((head.path.clone(), head.mtime));
             return Ok(());
         }
-        self.enter_parent(&head.path)?;
+        self.enter_parent(&head.path, head.mtime)?;
         let (_, name) = split(&head.path);
         let replaces = self.policy.replaces_everything();
         if replaces {
@@ -410,14 +427,28 @@ impl Work<'_> {
         Ok(())
     }
 
-    fn enter_parent(&mut self, path: &str) -> Result<(), TreeError> {
+    /// Opens the directory that `path` is in. Where an image says nothing of it, it is as old as what is first in it:
+    /// the same image is the same tree whenever it is unpacked.
+    fn enter_parent(&mut self, path: &str, mtime: i64) -> Result<(), TreeError> {
         let (parent, _) = split(path);
         if self.parent.as_ref().is_some_and(|(known, _)| known == parent) {
             return Ok(());
         }
+        let keeps_times = self.policy.replaces_everything();
         let fd = match self.root.resolve_dir(parent) {
+            // What comes into a directory that the archive says nothing of leaves its time.
+            Ok(fd) if keeps_times && self.touched.insert(parent.to_owned()) => {
+                let time = sys::fstat(&fd).map_err(|error| fail("look at", parent, error.into()))?.st_mtime;
+                self.old_times.push((parent.to_owned(), time));
+                Ok(fd)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.implicit.extend(self.root.make_dirs(parent, 0o755)?);
+                let made = self.root.make_dirs(parent, 0o755)?;
+                if keeps_times {
+                    self.touched.extend(made.iter().cloned());
+                    self.times.extend(made.iter().map(|directory| (directory.clone(), mtime)));
+                }
+                self.implicit.extend(made);
                 self.root.resolve_dir(parent)
             }
             outcome => outcome,
@@ -440,13 +471,22 @@ impl Work<'_> {
     }
 
     fn finish(self) -> Result<Vec<Entry>, TreeError> {
+        let mut said = HashSet::new();
         for (path, mtime) in self.times.iter().rev() {
+            // The last word counts.
+            if !said.insert(path) {
+                continue;
+            }
             let (parent, name) = self.root.parent(path, "set the time of")?;
             // Another package may have put a link there since: then it is not ours any more.
             if let Ok(directory) = open_dir_at(parent.as_fd(), name) {
                 sys::futimens(&directory, &times_of(*mtime))
                     .map_err(|error| fail("set the time of", path, error.into()))?;
             }
+        }
+        // The first look at a directory, by whatever name, saw its own time.
+        for (path, mtime) in self.old_times.iter().rev().filter(|(path, _)| !said.contains(path)) {
+            self.root.set_directory_mtime(path, *mtime)?;
         }
         Ok(self.entries)
     }

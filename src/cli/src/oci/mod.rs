@@ -414,8 +414,13 @@ fn exec_in(root: &Path, args: &ExecArgs) -> anyhow::Result<u8> {
     let (console, terminal) =
         if own { own_console()? } else { (console(args.console_socket.as_deref())?, None) };
     let signals = if args.detach { None } else { Some(Signals::block()?) };
-    let options =
-        ExecOptions { process, console, pid_file: args.pid_file.clone(), preserve_fds: args.preserve_fds };
+    let options = ExecOptions {
+        process,
+        console,
+        pid_file: args.pid_file.clone(),
+        preserve_fds: args.preserve_fds,
+        common: None,
+    };
     let process: Process = exec::exec(&container, &options)?;
     drop(container);
     drop(options);

@@ -43,6 +43,9 @@ impl Engine {
         let made = self.make_container(&id, &name, platform, body).await;
         if made.is_err() {
             self.shared().containers.release(&name);
+            if let Err(error) = self.release_image(&id) {
+                tracing::warn!(container = id, error = error.message(), "an image is held for nobody");
+            }
             let directory = self.container_dir(&id);
             if directory.exists() {
                 self.sweep(directory);

@@ -42,10 +42,14 @@ pub(crate) struct Live {
 pub(crate) struct Inner {
     /// Its shim, while it runs.
     pub(crate) shim: Option<Shim>,
+    /// The one before, which may still be tidying up.
+    pub(crate) last_shim: Option<Shim>,
     /// Clients that attached before it was started.
     pub(crate) waiting: Vec<Waiter>,
     /// A user asked for its end: it is not started again by itself.
     pub(crate) ended_by_hand: bool,
+    /// It is being ended to be started again.
+    pub(crate) starts_again: bool,
     /// Asks for its health.
     pub(crate) health: Option<AbortHandle>,
     /// Waits to start it again.
@@ -73,6 +77,14 @@ impl Live {
     /// The shim of a container that runs.
     pub(crate) fn shim(&self) -> Option<Shim> {
         self.lock().shim.clone()
+    }
+
+    /// Comes back when nothing is left of the last time that it ran.
+    pub(crate) async fn last_shim_gone(&self) {
+        let last = self.lock().last_shim.take();
+        if let Some(last) = last {
+            last.gone().await;
+        }
     }
 
     /// Where it is.

@@ -28,6 +28,7 @@ pub use exec::ExecRequest;
 pub use list::ListQuery;
 pub use record::Record;
 pub use stop::WaitCondition;
+pub(crate) use stop::stands_still;
 
 pub(crate) use create::platform_of;
 pub(crate) use exec::ExecRecord;

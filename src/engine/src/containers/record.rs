@@ -15,6 +15,8 @@ use crate::EngineError;
 /// The newest format; records with a higher one are refused.
 pub const FORMAT: u32 = 1;
 const FILE: &str = "container.json";
+/// How names of files begin that are being written.
+const UNFINISHED: &str = ".tmp";
 
 /// A container as it lies on the disk.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -156,7 +158,7 @@ impl Record {
 /// Writes a file by another name, and gives it its own by rename.
 pub(crate) fn write_file(path: &Path, bytes: &[u8], durable: bool) -> std::io::Result<()> {
     let directory = path.parent().unwrap_or_else(|| Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(directory)?;
+    let mut file = tempfile::Builder::new().prefix(UNFINISHED).tempfile_in(directory)?;
     file.write_all(bytes)?;
     if durable {
         file.as_file().sync_all()?;
@@ -166,6 +168,11 @@ pub(crate) fn write_file(path: &Path, bytes: &[u8], durable: bool) -> std::io::R
         fs::File::open(directory)?.sync_all()?;
     }
     Ok(())
+}
+
+/// Whether a file is one that [`write_file`] did not live to finish.
+pub(crate) fn is_unfinished(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(UNFINISHED))
 }
 
 /// A container's place in a network.

@@ -15,7 +15,7 @@ use super::Container;
 use super::record::{Attachment, Record};
 use super::spec::{self, Facts};
 use crate::engine::now;
-use crate::shim::{LaunchError, Shim};
+use crate::shim::{LaunchError, Prepared, Shim};
 use crate::{Engine, EngineError, Kind};
 
 impl Engine {
@@ -43,6 +43,9 @@ impl Engine {
 
     /// Makes a container's program run, and stays with it.
     pub(crate) async fn launch(&self, container: &Arc<Container>) -> Result<(), EngineError> {
+        // Its last end may still be cleared up: what is made now must not be taken back by that.
+        // The other side of it is the container's: it cannot be gone.
+        let _ = container.live.follow().wait_for(|phase| !phase.running).await;
         match self.try_launch(container).await {
             Ok((shim, pid)) => {
                 self.note_start(container, &shim, pid).await;
@@ -57,16 +60,53 @@ impl Engine {
     }
 
     async fn try_launch(&self, container: &Arc<Container>) -> Result<(Shim, i32), Failure> {
+        container.live.last_shim_gone().await;
         self.share_memory(container)?;
         self.prepare_volumes(container).await?;
-        let sandbox = self.prepare_networks(container).await?;
-        let config = self.write_bundle(container, sandbox).await?;
-        let prepared = self.shared().launcher.prepare(&config).await?;
+        let sandbox = self.make_sandbox(container).await?;
+        let prepared = self.prepare_all(container, sandbox).await?;
         let waiting = std::mem::take(&mut container.live.lock().waiting);
         for waiter in waiting {
             waiter.join(&prepared).await?;
         }
         Ok(prepared.start().await?)
+    }
+
+    /// Makes the container while its sandbox comes into its networks. Only what is written into the sandbox's own tables
+    /// must find its links there.
+    async fn prepare_all(
+        &self,
+        container: &Arc<Container>,
+        sandbox: Option<PathBuf>,
+    ) -> Result<Prepared, Failure> {
+        if needs_links_first(&container.record()) {
+            self.enter_networks(container).await?;
+            return self.prepare_shim(container, sandbox).await;
+        }
+        let (entered, prepared) =
+            tokio::join!(self.enter_networks(container), self.prepare_shim(container, sandbox));
+        if let Err(error) = entered {
+            if let Ok(prepared) = prepared {
+                prepared.give_up().await;
+            }
+            return Err(error);
+        }
+        let prepared = prepared?;
+        let has_addresses = container.record().networks.values().any(|place| place.endpoint.is_some());
+        if has_addresses && let Err(error) = self.refresh_hosts(container).await {
+            prepared.give_up().await;
+            return Err(error.into());
+        }
+        Ok(prepared)
+    }
+
+    async fn prepare_shim(
+        &self,
+        container: &Arc<Container>,
+        sandbox: Option<PathBuf>,
+    ) -> Result<Prepared, Failure> {
+        let config = self.write_bundle(container, sandbox).await?;
+        Ok(self.shared().launcher.prepare(&config).await?)
     }
 
     async fn note_start(&self, container: &Arc<Container>, shim: &Shim, pid: i32) {
@@ -182,12 +222,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Makes the sandbox and the places in networks, and answers with the file that holds it.
-    async fn prepare_networks(&self, container: &Arc<Container>) -> Result<Option<PathBuf>, EngineError> {
-        let (mode, disabled) = {
-            let record = container.record();
-            (record.network_mode().to_owned(), record.config.network_disabled == Some(true))
-        };
+    /// Makes the sandbox, and answers with the file that holds it.
+    async fn make_sandbox(&self, container: &Arc<Container>) -> Result<Option<PathBuf>, EngineError> {
+        let mode = container.record().network_mode().to_owned();
         if mode == "host" {
             return Ok(None);
         }
@@ -195,11 +232,21 @@ impl Engine {
             return self.sandbox_of(other).map(Some);
         }
         self.find_places(container)?;
-        let networks = &self.shared().networks;
-        let sandbox = networks.make_sandbox(&container.id).await?;
-        if disabled || container.record().networks.contains_key("none") {
-            return Ok(Some(sandbox));
+        Ok(Some(self.shared().networks.make_sandbox(&container.id).await?))
+    }
+
+    /// Makes the places in networks, and publishes ports.
+    async fn enter_networks(&self, container: &Arc<Container>) -> Result<(), Failure> {
+        let stays_out = {
+            let record = container.record();
+            !record.has_own_network()
+                || record.config.network_disabled == Some(true)
+                || record.networks.contains_key("none")
+        };
+        if stays_out {
+            return Ok(());
         }
+        let networks = &self.shared().networks;
         let places = places_of(&container.record());
         for (name, attachment) in places {
             let mut request = endpoint_request(&container.record(), &name, &attachment);
@@ -218,7 +265,7 @@ impl Engine {
             let ports = networks.publish(&container.id, wanted).await?;
             container.record().ports = ports;
         }
-        Ok(Some(sandbox))
+        Ok(())
     }
 
     /// The sandbox of the container that another one joins.
@@ -278,7 +325,10 @@ impl Engine {
         container.live.cancel_restart();
         let runs = container.record().state.running;
         if runs {
-            self.end(&container, signal, timeout).await?;
+            container.live.lock().starts_again = true;
+            let ended = self.end(&container, signal, timeout).await;
+            container.live.lock().starts_again = false;
+            ended?;
         }
         if container.record().state.restarting {
             self.change(&container, |record| record.state.restarting = false).await;
@@ -362,6 +412,11 @@ pub(crate) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, EngineError> + Send + 'static,
 ) -> Result<T, EngineError> {
     tokio::task::spawn_blocking(work).await.map_err(|error| EngineError::failed(error.to_string()))?
+}
+
+/// Whether tables of the sandbox are set that may speak of its links.
+fn needs_links_first(record: &Record) -> bool {
+    record.host.sysctls.iter().flatten().any(|(name, _)| name.starts_with("net"))
 }
 
 fn may_start(record: &Record, container: &Container) -> Result<(), EngineError> {
@@ -495,6 +550,7 @@ fn shim_config(
             upper: directory.join("upper"),
             work: directory.join("work"),
             target,
+            volatile: record.host.auto_remove == Some(true),
         }),
         extra: images,
         terminal: record.config.tty == Some(true),

@@ -1,11 +1,13 @@
 //! Ending, freezing, waiting and removing.
 
 use std::fs;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bollard_stubs::models::{ContainerPruneResponse, ContainerWaitResponse, EventMessageTypeEnum};
 use knarr_linux::signals;
+use knarr_runtime::state::Status;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -18,6 +20,12 @@ use crate::{Engine, EngineError, Kind};
 const PATIENCE_S: i64 = 10;
 /// How long the kernel may take to end what was killed.
 const KILL_PATIENCE: Duration = Duration::from_secs(30);
+
+/// Whether a container's processes are frozen, as the kernel has it; `None` when it has ended.
+pub(crate) async fn stands_still(root: PathBuf, id: String) -> Option<bool> {
+    let asked = blocking(move || Ok(knarr_runtime::state::Container::open(&root, &id)?.status()?));
+    asked.await.ok().map(|status| status == Status::Paused)
+}
 
 /// What `wait` waits for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,7 +117,8 @@ impl Engine {
             let record = container.record();
             (record.state.pid, record.state.paused)
         };
-        if !container.live.phase().running {
+        // Without a number its end is known already, and is being cleared up.
+        if !container.live.phase().running || pid == 0 {
             return Ok(());
         }
         match knarr_linux::process::Process::open(pid).and_then(|process| process.signal(signal)) {
@@ -205,13 +214,17 @@ impl Engine {
         Ok(())
     }
 
+    /// Lets it go on. One that does so already, or has ended meanwhile, is no error.
     async fn thaw(&self, container: &Arc<Container>) -> Result<(), EngineError> {
         let (root, id) = (self.runtime_root(), container.id.clone());
-        blocking(move || {
+        let thawed = blocking(move || {
             let opened = knarr_runtime::state::Container::open(&root, &id)?;
             Ok(knarr_runtime::lifecycle::resume(&opened)?)
-        })
-        .await
+        });
+        match thawed.await {
+            Err(_) if stands_still(self.runtime_root(), container.id.clone()).await != Some(true) => Ok(()),
+            other => other,
+        }
     }
 
     /// `POST /containers/{id}/wait`: answers once the container is found with a future of the outcome, so that the
@@ -306,7 +319,6 @@ impl Engine {
         container.live.lock().removing = true;
         self.take_back(container).await;
         let record = container.record().clone();
-        self.release_image(&container.id)?;
         let directory = self.container_dir(&container.id);
         let gone = self.removed_dir(&container.id);
         // By rename it is gone at once, whatever happens to its files after that.
@@ -314,6 +326,7 @@ impl Engine {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             other => other.map_err(EngineError::file("remove", &directory))?,
         }
+        self.release_image(&container.id)?;
         self.shared().containers.remove(&container.id);
         self.sweep(gone);
         if volumes {
@@ -328,7 +341,7 @@ impl Engine {
     }
 
     /// Removes a directory that nobody looks into any more, in the background.
-    pub(crate) fn sweep(&self, directory: std::path::PathBuf) {
+    pub(crate) fn sweep(&self, directory: PathBuf) {
         tokio::task::spawn_blocking(move || {
             if let Err(error) = fs::remove_dir_all(&directory)
                 && error.kind() != std::io::ErrorKind::NotFound

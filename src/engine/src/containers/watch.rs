@@ -35,7 +35,7 @@ impl Engine {
     pub(crate) async fn note_exit(&self, container: &Arc<Container>, exit: &Exit) {
         let ended_by_hand = {
             let mut live = container.live.lock();
-            live.shim = None;
+            live.last_shim = live.shim.take();
             if let Some(health) = live.health.take() {
                 health.abort();
             }
@@ -43,7 +43,9 @@ impl Engine {
         };
         self.shared().containers.end_execs_of(&container.id);
         let again = !ended_by_hand && !self.is_closing() && restarts(&container.record(), exit.code);
-        self.change(container, |record| {
+        let starts_again = again || container.live.lock().starts_again;
+        let removes_itself = !starts_again && container.record().host.auto_remove == Some(true);
+        self.change_and(container, !removes_itself, |record| {
             let state = &mut record.state;
             (state.running, state.paused, state.restarting, state.pid) = (false, false, again, 0);
             (state.exit_code, state.oom_killed) = (i64::from(exit.code), exit.oom);
@@ -68,12 +70,13 @@ impl Engine {
         });
         if again {
             self.start_later(container);
-        } else if container.record().host.auto_remove == Some(true) {
+        } else if removes_itself {
             self.remove_by_itself(container).await;
         }
     }
 
-    async fn remove_by_itself(&self, container: &Arc<Container>) {
+    /// Removes a container that asked for it, with its anonymous volumes.
+    pub(crate) async fn remove_by_itself(&self, container: &Arc<Container>) {
         match self.remove_container(&container.id, true, true, false).await {
             Ok(()) => {}
             // A user was faster.

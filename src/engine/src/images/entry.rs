@@ -87,7 +87,8 @@ impl Entry {
 }
 
 /// Whether a full name fits a pattern of `reference`: as people type it, with its tag or without.
-pub(super) fn name_fits(name: &str, pattern: &str) -> bool {
+#[must_use]
+pub fn name_fits(name: &str, pattern: &str) -> bool {
     let shown = familiar(name);
     let bare = Reference::parse(name).map(|name| name.familiar_name()).unwrap_or_default();
     glob::fits(pattern, &shown) || glob::fits(pattern, &bare)

@@ -54,6 +54,21 @@ fn a_removal_that_was_cut_off_is_finished() {
 }
 
 #[test]
+fn a_volume_whose_making_was_cut_off_is_gone_unless_something_is_in_it() {
+    let (dir, volumes) = volumes();
+    drop(volumes);
+    let place = dir.path().join("volumes");
+    for name in ["empty/_data", "full/_data"] {
+        fs::create_dir_all(place.join(name)).unwrap();
+    }
+    fs::write(place.join("empty/.tmpX"), "{").unwrap();
+    fs::write(place.join("full/_data/precious"), "").unwrap();
+    let volumes = Volumes::open(dir.path()).unwrap();
+    assert!(!place.join("empty").exists() && place.join("full/_data/precious").exists());
+    assert!(volumes.all().is_empty());
+}
+
+#[test]
 fn a_record_of_the_future_is_left_alone() {
     let (root, volumes) = volumes();
     volumes.create("one", VolumeRecord { format: FORMAT + 1, ..record("one") }).unwrap();

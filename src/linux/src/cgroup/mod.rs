@@ -191,6 +191,13 @@ impl Cgroup {
         write(&self.file(controller, file)?, value)
     }
 
+    /// Opens a controller's file that takes one value after the other.
+    pub fn open(&self, controller: &str, file: &str) -> Result<fs::File, LinuxError> {
+        let path = self.file(controller, file)?;
+        let opened = fs::OpenOptions::new().write(true).open(&path);
+        opened.map_err(LinuxError::step(format!("open {}", path.display())))
+    }
+
     /// Reads a controller's file.
     pub fn read(&self, controller: &str, file: &str) -> Result<String, LinuxError> {
         read(&self.file(controller, file)?)

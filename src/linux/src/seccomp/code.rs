@@ -31,6 +31,8 @@ pub(super) const JUMP_AT_LEAST: u16 = 0x35;
 pub(super) const RETURN: u16 = 0x06;
 /// What the kernel takes at most.
 const MOST_INSTRUCTIONS: usize = 4096;
+/// How far back a decision is looked for.
+const NEAR: usize = 200;
 const NUMBER: u32 = 0;
 const ARCHITECTURE: u32 = 4;
 
@@ -40,9 +42,20 @@ impl Program {
         self.0.len()
     }
 
-    /// Decides.
+    /// Decides. One that decides so already and is near serves again: what is loaded takes the kernel time by its length.
     pub(super) fn end(&mut self, action: Action) -> usize {
-        self.write(RETURN, 0, 0, action.0)
+        let same = |instruction: &Instruction| instruction.code == RETURN && instruction.value == action.0;
+        let near = self.0.len().saturating_sub(NEAR);
+        match self.0[near..].iter().rposition(same) {
+            Some(index) => near + index + 1,
+            None => self.write(RETURN, 0, 0, action.0),
+        }
+    }
+
+    /// What is decided at a place, when it is decided there for all calls.
+    pub(super) fn decision(&self, place: usize) -> Option<u32> {
+        let instruction = self.0.get(place.checked_sub(1)?)?;
+        (instruction.code == RETURN).then_some(instruction.value)
     }
 
     /// Loads the call's number, then goes on at `next`.
@@ -70,10 +83,13 @@ impl Program {
     /// A place within reach of a conditional jump from the instruction after the next two.
     fn near(&mut self, place: usize) -> usize {
         const REACH: usize = 250;
-        if self.0.len() - place > REACH {
-            return self.write(JUMP, 0, 0, (self.0.len() - place) as u32);
+        if self.0.len() - place <= REACH {
+            return place;
         }
-        place
+        match self.decision(place) {
+            Some(decision) => self.end(Action(decision)),
+            None => self.write(JUMP, 0, 0, (self.0.len() - place) as u32),
+        }
     }
 
     fn test(&mut self, code: u16, value: u32, yes: usize, no: usize) -> usize {

@@ -154,11 +154,15 @@ impl Machine {
         }
     }
 
-    /// The number of a call.
-    fn number(self, name: &str) -> Option<u32> {
-        let index = numbers::SYSTEM_CALLS.binary_search_by(|(known, _)| (*known).cmp(name)).ok()?;
-        u32::try_from(numbers::SYSTEM_CALLS[index].1[self.column()]).ok()
+    /// The number of a call in a row of the table.
+    fn number_in(self, row: usize) -> Option<u32> {
+        u32::try_from(numbers::SYSTEM_CALLS[row].1[self.column()]).ok()
     }
+}
+
+/// The row of a call in the table.
+fn row_of(name: &str) -> Option<usize> {
+    numbers::SYSTEM_CALLS.binary_search_by(|(known, _)| (*known).cmp(name)).ok()
 }
 
 /// A filter in words.
@@ -179,18 +183,21 @@ impl Filter {
     /// The filter as the kernel wants it.
     pub fn compile(&self) -> io::Result<Vec<Instruction>> {
         let mut program = Program::default();
+        let named: Vec<(usize, &Rule)> =
+            self.rules.iter().filter_map(|rule| Some((row_of(&rule.name)?, rule))).collect();
         let wrong_machine = program.end(Action::KILL_PROCESS);
         let mut next = wrong_machine;
         let has = |machine| machine == Machine::NATIVE || self.machines.contains(&machine);
         for machine in
             [Machine::Arm, Machine::Aarch64, Machine::X86].into_iter().filter(|machine| has(*machine))
         {
-            let calls = self.calls(&mut program, machine);
+            let calls = self.calls(&mut program, machine, &named);
             next = program.if_equal(machine.audit(), calls, next);
         }
         if has(Machine::X86_64) || has(Machine::X32) {
-            let mut side =
-                |machine| if has(machine) { self.calls(&mut program, machine) } else { wrong_machine };
+            let mut side = |machine| {
+                if has(machine) { self.calls(&mut program, machine, &named) } else { wrong_machine }
+            };
             let (wide, short) = (side(Machine::X86_64), side(Machine::X32));
             let which = program.if_at_least(X32_BIT, short, wide);
             let which = program.load_number(which);
@@ -201,11 +208,11 @@ impl Filter {
     }
 
     /// Code that decides on a call of one machine. Comes back with the place where it starts.
-    fn calls(&self, program: &mut Program, machine: Machine) -> usize {
+    fn calls(&self, program: &mut Program, machine: Machine, named: &[(usize, &Rule)]) -> usize {
         let bit = if machine == Machine::X32 { X32_BIT } else { 0 };
         let mut rules: Vec<(u32, Vec<&Rule>)> = Vec::with_capacity(self.rules.len());
         let mut named: Vec<(u32, &Rule)> =
-            self.rules.iter().filter_map(|rule| Some((machine.number(&rule.name)? | bit, rule))).collect();
+            named.iter().filter_map(|(row, rule)| Some((machine.number_in(*row)? | bit, *rule))).collect();
         named.sort_by_key(|(number, _)| *number);
         for (number, rule) in named {
             match rules.last_mut() {
@@ -248,7 +255,8 @@ impl Filter {
         if let Some(last) = places.last_mut() {
             last.1 = beyond;
         }
-        places.dedup_by_key(|(_, place)| *place);
+        // Neighbours for which the same is decided are one range, wherever it is decided.
+        places.dedup_by_key(|(_, place)| program.decision(*place).ok_or(*place));
         places
     }
 }

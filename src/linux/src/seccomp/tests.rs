@@ -1,6 +1,12 @@
 use super::code::{AND, JUMP, JUMP_AT_LEAST, JUMP_EQUAL, JUMP_GREATER, LOAD, RETURN};
 use super::{Action, Condition, Filter, Instruction, Machine, Operator, Rule, numbers};
 
+impl Machine {
+    fn number(self, name: &str) -> Option<u32> {
+        self.number_in(super::row_of(name)?)
+    }
+}
+
 const DENY: Action = Action::error(1);
 
 /// Runs a filter as the kernel would.
@@ -64,6 +70,27 @@ fn every_call_of_a_large_profile_gets_its_own_answer() {
         assert_eq!(call(&program, machine, name, [0; 6]), Action::error(index as u32 + 1).0, "{name}");
     }
     assert!(program.len() < 2000, "{}", program.len());
+}
+
+#[test]
+fn neighbours_that_are_answered_alike_are_one_range() {
+    let machine = Machine::NATIVE;
+    let known = || numbers::SYSTEM_CALLS.iter().map(|(name, _)| *name);
+    let here = || known().filter(|name| machine.number(name).is_some());
+    let machines = [Machine::X86_64, Machine::X86, Machine::X32, Machine::Aarch64, Machine::Arm];
+    let all = filter(DENY, &machines, here().map(|name| rule(name, Action::ALLOW)).collect());
+    for name in here() {
+        assert_eq!(call(&all, machine, name, [0; 6]), Action::ALLOW.0, "{name}");
+    }
+    assert!(all.len() < 700, "{}", all.len());
+    // Every second one: decisions are far away from where they are needed.
+    let half = filter(DENY, &machines, here().step_by(2).map(|name| rule(name, Action::ALLOW)).collect());
+    let newest = here().step_by(2).filter_map(|name| machine.number(name)).max();
+    for (index, name) in here().enumerate() {
+        let beyond = machine.number(name) > newest;
+        let expected = if beyond { Action::error(38) } else { [Action::ALLOW, DENY][index % 2] };
+        assert_eq!(call(&half, machine, name, [0; 6]), expected.0, "{name}");
+    }
 }
 
 #[test]

@@ -58,6 +58,8 @@ pub(crate) fn plan(name: &str, options: &HostOptions) -> Result<Plan, RegistryEr
         // What was said to be insecure may be secure all the same.
         (_, true, _) => vec!["https", "http"],
         (_, false, true) if options.ca.is_none() => vec!["http", "https"],
+        // One authority may be named for two registries of which only one speaks TLS.
+        (_, false, true) => vec!["https", "http"],
         _ => vec!["https"],
     };
     let bases = schemes.iter().map(|scheme| base(scheme, host)).collect::<Result<_, _>>()?;
@@ -160,6 +162,9 @@ mod tests {
             bases("reg.example:5000", true),
             ["https://reg.example:5000/", "http://reg.example:5000/"]
         );
+        let with_ca = HostOptions { ca: Some("/ca.pem".into()), ..HostOptions::default() };
+        let bases_with_ca = plan("localhost:5000", &with_ca).unwrap().bases;
+        assert_eq!(bases_with_ca.iter().map(Url::scheme).collect::<Vec<_>>(), ["https", "http"]);
         assert!(plan("http://mirror.example", &HostOptions::default()).is_err());
         assert_eq!(bases("http://mirror.example", true), ["http://mirror.example/"]);
         assert_eq!(bases("http://localhost:1", false), ["http://localhost:1/"]);

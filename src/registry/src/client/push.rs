@@ -198,7 +198,8 @@ impl<'a> Delivery<'a> {
             return Ok(false);
         }
         self.check_absent(tree)?;
-        let mut blobs: Vec<&Descriptor> = tree.blobs.iter().collect();
+        let is_sent = |blob: &&Descriptor| !media_type::is_foreign(&blob.media_type);
+        let mut blobs: Vec<&Descriptor> = tree.blobs.iter().filter(is_sent).collect();
         blobs.sort_by_key(|blob| std::cmp::Reverse(blob.size));
         self.progress.expect_bytes(blobs.iter().map(|blob| blob.size).fold(0, u64::saturating_add));
         self.client.in_parallel(self.wire, &blobs, |blob| self.blob(blob, mounts, open))?;

@@ -46,6 +46,23 @@ pub(crate) struct Call<'a> {
     pub caller: Caller,
 }
 
+/// Who names what it has already is only told that it is so still.
+fn unchanged(head: &Parts, mut reply: Reply) -> Reply {
+    let question = matches!(head.method, Method::GET | Method::HEAD) && reply.status() == StatusCode::OK;
+    let (asked, own) = (text(head, header::IF_NONE_MATCH), reply.headers().get(header::ETAG));
+    let names = |asked: &str, own: &str| {
+        asked.split(',').map(|one| one.trim().trim_start_matches("W/")).any(|one| one == own || one == "*")
+    };
+    let own = own.and_then(|own| own.to_str().ok());
+    if question && asked.zip(own).is_some_and(|(asked, own)| names(asked, own)) {
+        *reply.status_mut() = StatusCode::NOT_MODIFIED;
+        *reply.body_mut() = Content::Empty;
+        reply.headers_mut().remove(header::CONTENT_LENGTH);
+        reply.headers_mut().remove(header::CONTENT_TYPE);
+    }
+    reply
+}
+
 impl Service {
     /// Answers a request, whatever it is.
     pub(crate) async fn handle(
@@ -58,7 +75,7 @@ impl Service {
         let (mut received, mut user) = (0, None);
         let outcome = Arc::clone(&self).answer(&head, &mut body, &mut received, &mut user).await;
         let (mut reply, trouble) = match outcome {
-            Ok(reply) => (reply, None),
+            Ok(reply) => (unchanged(&head, reply), None),
             Err(refusal) => {
                 self.drain(&head, &mut body).await;
                 (refusal.reply(), refusal.trouble())

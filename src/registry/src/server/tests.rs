@@ -920,3 +920,21 @@ async fn hundreds_of_clients_are_served_at_once() {
     let sizes = futures_util::future::join_all(clients).await;
     assert!(sizes.iter().all(|size| *size == 1_000_000));
 }
+
+#[tokio::test]
+async fn what_a_client_has_already_is_not_sent_again() {
+    let running = plain().await;
+    let digest = running.blob("a", b"content").await;
+    let ask = |etag: String| {
+        let request = running.client.get(running.at(&format!("/v2/a/blobs/{digest}")));
+        request.header("if-none-match", etag).send()
+    };
+    for (etag, status) in
+        [(format!("\"{digest}\""), 304), (format!("\"x\", W/\"{digest}\""), 304), ("\"x\"".to_owned(), 200)]
+    {
+        let reply = ask(etag).await.unwrap();
+        assert_eq!(reply.status().as_u16(), status);
+        assert_eq!(reply.bytes().await.unwrap().is_empty(), status == 304);
+    }
+    running.stop().await;
+}

@@ -61,9 +61,37 @@ pub struct SeccompPlan {
     pub listener: Option<(std::path::PathBuf, String)>,
 }
 
+/// What all processes of a container have in common.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Common {
+    personality: Option<u64>,
+    seccomp: Option<SeccompPlan>,
+}
+
+impl Common {
+    /// Of a configuration.
+    pub fn of(linux: &Linux) -> Result<Self, RuntimeError> {
+        Ok(Self {
+            personality: linux.personality.as_ref().map(personality).transpose()?,
+            seccomp: linux.seccomp.as_ref().map(seccomp_plan).transpose()?,
+        })
+    }
+}
+
 impl ProcessPlan {
     /// What a process of a container becomes.
     pub fn new(process: &ProcessSpec, linux: &Linux) -> Result<Self, RuntimeError> {
+        Self::with(process, Common::of(linux)?)
+    }
+
+    /// What it has in common with others of its container.
+    #[must_use]
+    pub fn common(&self) -> Common {
+        Common { personality: self.personality, seccomp: self.seccomp.clone() }
+    }
+
+    /// What a further process of a container becomes.
+    pub fn with(process: &ProcessSpec, common: Common) -> Result<Self, RuntimeError> {
         check(process)?;
         Ok(Self {
             args: process.args.clone(),
@@ -80,9 +108,9 @@ impl ProcessPlan {
             oom_score_adj: process.oom_score_adj,
             io_priority: process.io_priority.as_ref().map(io_priority).transpose()?,
             schedule: process.scheduler.as_ref().map(schedule).transpose()?,
-            personality: linux.personality.as_ref().map(personality).transpose()?,
+            personality: common.personality,
             labels: labels(process),
-            seccomp: linux.seccomp.as_ref().map(seccomp_plan).transpose()?,
+            seccomp: common.seccomp,
             init: false,
         })
     }

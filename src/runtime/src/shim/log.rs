@@ -334,7 +334,11 @@ impl Rotating {
         if self.size > 0 && self.size.saturating_add(entries.len() as u64) > self.limits.bytes {
             self.rotate()?;
         }
-        self.file.write_all(entries)?;
+        if let Err(error) = self.file.write_all(entries) {
+            // A disk that is full takes a part: half an entry would spoil the next one.
+            self.file.set_len(self.size)?;
+            return Err(error);
+        }
         self.size += entries.len() as u64;
         Ok(())
     }

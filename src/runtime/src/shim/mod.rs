@@ -66,6 +66,9 @@ pub struct Overlay {
     pub work: PathBuf,
     /// Where it is mounted.
     pub target: PathBuf,
+    /// It ends with its container: nothing waits for the disk for its sake.
+    #[serde(default)]
+    pub volatile: bool,
 }
 
 /// An image that is mounted, read-only.

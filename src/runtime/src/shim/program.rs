@@ -18,6 +18,8 @@ use crate::RuntimeError;
 const INPUT_BYTES: usize = 64 << 10;
 /// What is read at once.
 pub(crate) const PIECE_BYTES: usize = 64 << 10;
+/// What is read at once when it has ended: as a rule nothing is left.
+const DRAIN_BYTES: usize = 8 << 10;
 /// Of what is left in its streams when it has ended, at most so much is read: a process that it left may write for ever.
 const LAST_BYTES: usize = 4 << 20;
 
@@ -211,7 +213,7 @@ impl Program {
 
     /// Reads what is left when it has ended.
     pub(crate) fn drain(&mut self, mut see: impl FnMut(Stream, &[u8])) {
-        let mut buffer = vec![0; PIECE_BYTES];
+        let mut buffer = [0; DRAIN_BYTES];
         let mut left = LAST_BYTES;
         for stream in [Stream::Out, Stream::Err] {
             loop {

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use knarr_linux::mounts::Detached;
-use knarr_linux::{namespace, overlay, process, terminal};
+use knarr_linux::{memory, namespace, overlay, process, terminal};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
@@ -20,22 +20,28 @@ use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use super::frame::{self, Kind};
 use super::log::{Log, Stream};
 use super::program::{PIECE_BYTES, Program, Streams, refusal};
-use super::{Answer, EXIT_FILE, Exit, Request, ShimConfig};
+use super::{Answer, EXIT_FILE, Exit, Overlay, Request, ShimConfig};
 use crate::create::{CreateOptions, create};
 use crate::exec::{ExecOptions, exec};
-use crate::spec::ProcessSpec;
+use crate::plan::process::Common;
+use crate::plan::{Facts, Plan};
+use crate::spec::{ProcessSpec, Spec};
 use crate::state::{Container, replace};
 use crate::{RuntimeError, lifecycle, stats};
 
 /// What waits for a client; above it the programs that it listens to are not read.
 const BACKLOG_BYTES: usize = 1 << 20;
 const MAX_CLIENTS: usize = 256;
+/// So long nothing must have happened before memory is given back.
+const RESTLESS_MS: i32 = 3000;
+/// What is read from a client at once. All of it is touched each time, and this process is to be small.
+const REQUEST_BYTES: usize = 8 << 10;
 /// How long clients may take for the rest when all is over.
 const FAREWELL: Duration = Duration::from_secs(10);
 
 /// A shim's whole life, from its first connection on.
-pub(crate) fn run(connection: UnixStream) -> ! {
-    let status = match live(connection) {
+pub(crate) fn run(connection: UnixStream, signals: SignalFd) -> ! {
+    let status = match live(connection, signals) {
         Ok(()) => 0,
         Err(error) => {
             // The daemon's log, while it is there.
@@ -46,18 +52,36 @@ pub(crate) fn run(connection: UnixStream) -> ! {
     process::end_now(status)
 }
 
-fn live(mut connection: UnixStream) -> Result<(), RuntimeError> {
+/// What a shim does before anybody needs it.
+pub(crate) fn get_ready() -> io::Result<SignalFd> {
     // Shims are not to be chosen when memory is short: the container's programs are.
     let _ = std::fs::write("/proc/self/oom_score_adj", "-999");
-    let set_up = || -> io::Result<SignalFd> {
-        rustix::process::setsid()?;
-        process::become_subreaper()?;
-        std::env::set_current_dir("/")?;
-        let signals = SigSet::all();
-        signals.thread_block()?;
-        Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
-    };
-    let signals = set_up().map_err(RuntimeError::step("become a shim"))?;
+    rustix::process::setsid()?;
+    process::become_subreaper()?;
+    std::env::set_current_dir("/")?;
+    let signals = SigSet::all();
+    signals.thread_block()?;
+    let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
+    rehearse();
+    Ok(signals)
+}
+
+/// Plans a container that will never be: so pages that this process shares with the launcher, and will write to, are its
+/// own before somebody waits for it.
+fn rehearse() {
+    let mut configuration = crate::example::configuration(false);
+    let names = vec!["read"; 400];
+    configuration["linux"]["seccomp"] = serde_json::json!({
+        "defaultAction": "SCMP_ACT_ERRNO",
+        "syscalls": [{ "names": names, "action": "SCMP_ACT_ALLOW" }],
+    });
+    let text = configuration.to_string();
+    let facts = Facts { bundle: PathBuf::from("/"), ..Facts::default() };
+    // Nothing is done with it, so nothing is lost when it fails.
+    let _ = Spec::parse(text.as_bytes()).map(|spec| Plan::new(&spec, &facts).map(drop));
+}
+
+fn live(mut connection: UnixStream, signals: SignalFd) -> Result<(), RuntimeError> {
     let config = match hear(&mut connection).map_err(RuntimeError::step("hear what to make"))? {
         Request::Make(config) => *config,
         other => {
@@ -117,6 +141,8 @@ struct Client {
 struct Shim {
     config: ShimConfig,
     container: Option<Container>,
+    /// What its execs have in common with it.
+    common: Option<Common>,
     signals: SignalFd,
     listener: UnixListener,
     log: Log,
@@ -124,6 +150,8 @@ struct Shim {
     programs: Vec<Program>,
     clients: Vec<Client>,
     started: bool,
+    /// Nothing has happened for a while.
+    rests: bool,
     /// When all was over.
     over: Option<Instant>,
 }
@@ -154,12 +182,14 @@ impl Shim {
         Ok(Self {
             config,
             container: Some(created.container),
+            common: created.common,
             signals,
             listener,
             log,
             programs: vec![program],
             clients: Vec::new(),
             started: false,
+            rests: false,
             over: None,
         })
     }
@@ -181,15 +211,24 @@ impl Shim {
     fn serve(&mut self) -> Result<(), RuntimeError> {
         loop {
             self.clients.iter_mut().for_each(Client::flush);
-            self.clients.retain(|client| !client.gone && (!client.leaving || !client.outbox.is_empty()));
+            self.part_with_clients();
             if self.may_leave() {
                 return Ok(());
             }
             let ready = self.wait().map_err(RuntimeError::step("wait for what happens"))?;
+            self.rest_or_not(ready.is_empty());
             for what in ready {
                 self.handle(what)?;
             }
         }
+    }
+
+    /// Containers may run for months, and their shims do nothing in that time: then they are to be small.
+    fn rest_or_not(&mut self, nothing_happened: bool) {
+        if nothing_happened && !self.rests && self.over.is_none() {
+            memory::give_back();
+        }
+        self.rests = nothing_happened;
     }
 
     fn may_leave(&self) -> bool {
@@ -237,7 +276,11 @@ impl Shim {
             flags.set(PollFlags::POLLOUT, !client.outbox.is_empty());
             watched.add(client.stream.as_fd(), flags, Ready::Client(number));
         }
-        watched.wait(if self.over.is_some() { 100 } else { -1 })
+        watched.wait(match (self.over, self.rests) {
+            (Some(_), _) => 100,
+            (None, false) => RESTLESS_MS,
+            (None, true) => -1,
+        })
     }
 
     /// Whether a program must wait for a client that does not read.
@@ -278,12 +321,20 @@ impl Shim {
 
     /// What a program wrote goes to the log and to its clients.
     fn relay(&mut self, number: usize, stream: Stream) {
-        let mut buffer = [0; PIECE_BYTES];
-        let count = self.programs[number].read(stream, &mut buffer);
-        if count > 0 {
-            let exec = self.programs[number].exec.clone();
-            self.spread(exec.as_deref(), stream, &buffer[..count]);
+        let mut piece = [0; REQUEST_BYTES];
+        let count = self.programs[number].read(stream, &mut piece);
+        if count == 0 {
+            return;
         }
+        let exec = self.programs[number].exec.clone();
+        if count < piece.len() {
+            return self.spread(exec.as_deref(), stream, &piece[..count]);
+        }
+        // It has a lot to say.
+        let mut large = piece.to_vec();
+        large.resize(PIECE_BYTES, 0);
+        let more = self.programs[number].read(stream, &mut large[count..]);
+        self.spread(exec.as_deref(), stream, &large[..count + more]);
     }
 
     fn spread(&mut self, exec: Option<&str>, stream: Stream, bytes: &[u8]) {
@@ -335,34 +386,70 @@ impl Shim {
         while let Some(number) = self.programs.len().checked_sub(1) {
             self.end_exec(number, 137);
         }
-        let mut exit = Exit { code, oom: false, at: crate::state::now() };
-        if let Some(container) = &self.container {
-            exit.oom = stats::out_of_memory_kills(container).is_ok_and(|kills| kills > 0);
-            for error in lifecycle::delete(container, true)? {
-                let _ = writeln!(io::stderr(), "knarr shim: {}", crate::chain(&error));
-            }
-        }
+        let oom = self
+            .container
+            .as_ref()
+            .is_some_and(|container| stats::out_of_memory_kills(container).is_ok_and(|kills| kills > 0));
+        let exit = Exit { code, oom, at: crate::state::now() };
         if let Some(failure) = &self.log.failed {
             let _ = writeln!(io::stderr(), "knarr shim: {}: {failure}", self.config.id);
         }
-        let text = serde_json::to_vec(&exit).unwrap_or_default();
-        if self.started {
-            replace(&self.config.directory.join(EXIT_FILE), &text, 0o600)?;
+        // Who shares processes with others leaves some behind, and they must have ended before it is said.
+        let is_alone = self
+            .container
+            .as_ref()
+            .is_none_or(|container| container.state.cgroup().is_empty().unwrap_or_default());
+        if !is_alone {
+            self.delete()?;
         }
-        remove(&self.config.socket);
-        for client in &mut self.clients {
-            if client.role == Role::Control {
-                client.outbox.extend_from_slice(&answer(&Answer::Ended { exit: exit.clone() }));
-            }
-            client.leaving = true;
+        self.tell_end(&exit)?;
+        if is_alone {
+            self.delete()?;
         }
+        self.clients.iter_mut().for_each(|client| client.leaving = true);
         self.over = Some(Instant::now());
         Ok(())
     }
 
+    /// Takes away what the runtime has of the container.
+    fn delete(&self) -> Result<(), RuntimeError> {
+        let Some(container) = &self.container else { return Ok(()) };
+        for error in lifecycle::delete(container, true)? {
+            let _ = writeln!(io::stderr(), "knarr shim: {}", crate::chain(&error));
+        }
+        Ok(())
+    }
+
+    /// Writes down how it ended, and tells everybody. Who controls us stays connected until all is taken away.
+    fn tell_end(&mut self, exit: &Exit) -> Result<(), RuntimeError> {
+        if self.started {
+            let text = serde_json::to_vec(exit).unwrap_or_default();
+            if let Err(error) = replace(&self.config.directory.join(EXIT_FILE), &text, 0o600) {
+                // The engine can be told all the same, if it is there.
+                let _ = writeln!(io::stderr(), "knarr shim: {}", crate::chain(&error));
+            }
+        }
+        remove(&self.config.socket);
+        let ended = answer(&Answer::Ended { exit: exit.clone() });
+        for client in &mut self.clients {
+            let controls = client.role == Role::Control;
+            if controls {
+                client.outbox.extend_from_slice(&ended);
+            }
+            client.flush();
+            client.leaving = !controls;
+        }
+        self.part_with_clients();
+        Ok(())
+    }
+
+    fn part_with_clients(&mut self) {
+        self.clients.retain(|client| !client.gone && (!client.leaving || !client.outbox.is_empty()));
+    }
+
     /// What a client says, and whether it has left.
     fn hear_client(&mut self, number: usize) {
-        let mut buffer = [0; PIECE_BYTES];
+        let mut buffer = [0; REQUEST_BYTES];
         let client = &mut self.clients[number];
         match client.stream.read(&mut buffer) {
             Ok(0) => self.lose(number),
@@ -505,9 +592,14 @@ impl Shim {
         let options = ExecOptions {
             console: streams.console().map_err(RuntimeError::step("make the console"))?,
             process,
+            common: self.common.clone(),
             ..ExecOptions::default()
         };
-        let made = streams.lend(|| exec(container, &options))?;
+        // Frozen in the midst of it, the new process would hold us, and us all who ask.
+        let turn = container.turn()?;
+        let made = streams.lend(|| exec(container, &options));
+        turn.unlock().map_err(RuntimeError::step("let others have the container"))?;
+        let made = made?;
         let program = streams.into_program(Some(id.to_owned()), made.pid);
         self.programs.push(program.map_err(RuntimeError::step("take the terminal"))?);
         Ok(made.pid)
@@ -587,7 +679,8 @@ fn mount_all(config: &ShimConfig) -> Result<(), RuntimeError> {
         }
         options.push(("upperdir".to_owned(), Some(text(&root.upper))));
         options.push(("workdir".to_owned(), Some(text(&root.work))));
-        let mounted = Detached::file_system("overlay", "knarr", &options, 0).and_then(|mount| {
+        let mount = if root.volatile { mount_volatile(root, &options) } else { mount_root(&options) };
+        let mounted = mount.and_then(|mount| {
             let target = std::fs::File::open(&root.target)?;
             mount.attach(target.as_fd())
         });
@@ -598,6 +691,24 @@ fn mount_all(config: &ShimConfig) -> Result<(), RuntimeError> {
         overlay::mount_read_only(&lowers, &image.target)?;
     }
     Ok(())
+}
+
+type Setting = (String, Option<String>);
+
+fn mount_root(options: &[Setting]) -> io::Result<Detached> {
+    Detached::file_system("overlay", "knarr", options, 0)
+}
+
+/// Nothing is written to the disk for the root's sake. The kernel marks such a root and takes it only once, as after a
+/// crash it might not be whole; that such a container does not survive anyway.
+fn mount_volatile(root: &Overlay, options: &[Setting]) -> io::Result<Detached> {
+    match std::fs::remove_dir_all(root.work.join("work/incompat")) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let marked = [options, &[("volatile".to_owned(), None)]].concat();
+    // Older kernels do not know it.
+    mount_root(&marked).or_else(|_| mount_root(options))
 }
 
 fn listen(path: &Path) -> Result<UnixListener, RuntimeError> {

@@ -55,6 +55,27 @@ fn check(layers: &[&[(&str, &str)]], expected: &[&str]) {
     }
     assert_eq!(names(&root, ""), expected);
     assert_eq!(listing.files.keys().collect::<Vec<_>>(), expected);
+    for (path, listed) in &listing.files {
+        let meta = root.lstat(path).unwrap();
+        assert_eq!((listed.kind, listed.mtime), (meta.kind, meta.mtime), "{path}");
+        assert!(listed.kind == Kind::Symlink || listed.mode == meta.mode, "{path}");
+    }
+}
+
+#[test]
+fn directories_without_an_entry_are_there_and_as_old_as_what_is_in_them() {
+    check(&[&[("a/b/file", "x")], &[("c/d/", "")]], &["a", "a/b", "a/b/file", "c", "c/d"]);
+}
+
+#[test]
+fn a_path_through_a_link_is_where_the_link_leads() {
+    let lower: &[(&str, &str)] =
+        &[("real/", ""), ("real/old", "x"), ("link", "->/real"), ("deep", "->link/../real")];
+    check(
+        &[lower, &[("link/new", "y"), ("deep/other", "z")]],
+        &["deep", "link", "real", "real/new", "real/old", "real/other"],
+    );
+    check(&[lower, &[("link/.wh.old", "")]], &["deep", "link", "real"]);
 }
 
 #[test]

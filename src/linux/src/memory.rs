@@ -1,0 +1,79 @@
+//! Memory that a process which only waits does not need.
+//!
+//! [`give_back`] is for small processes that live long: what they need again comes back by itself.
+//!
+//! Spec: madvise(2), malloc_trim(3), dl_iterate_phdr(3).
+
+use std::ffi::{c_int, c_void};
+
+/// So much of the stack below the caller's place may have been used.
+const STACK_BYTES: usize = 256 << 10;
+/// So much of it stays: this function's own frames, and those of what it calls.
+const KEPT_BYTES: usize = 16 << 10;
+
+/// Gives free memory of the heap, unused parts of the stack and pages of programs and libraries back to the kernel.
+pub fn give_back() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: only memory that was freed is given back.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+    forget_stack();
+    // SAFETY: the function has the type that is asked for, and needs no data.
+    unsafe { libc::dl_iterate_phdr(Some(forget_object), std::ptr::null_mut()) };
+}
+
+fn forget_stack() {
+    let here = std::ptr::from_ref(&STACK_BYTES.to_ne_bytes()).addr() & !(page() - 1);
+    forget(here - STACK_BYTES, STACK_BYTES - KEPT_BYTES);
+}
+
+/// What of an object of the program cannot be written to is read from its file again when it is needed.
+unsafe extern "C" fn forget_object(info: *mut libc::dl_phdr_info, _: usize, _: *mut c_void) -> c_int {
+    // SAFETY: the loader hands over a description that is good during this call.
+    let headers = unsafe { std::slice::from_raw_parts((*info).dlpi_phdr, usize::from((*info).dlpi_phnum)) };
+    // SAFETY: as above.
+    let base = unsafe { (*info).dlpi_addr };
+    for header in headers.iter().filter(|header| header.p_type == libc::PT_LOAD) {
+        if header.p_flags & libc::PF_W == 0 {
+            let start = (base + header.p_vaddr) as usize;
+            let aligned = start & !(page() - 1);
+            forget(aligned, start + header.p_memsz as usize - aligned);
+        }
+    }
+    0
+}
+
+fn forget(start: usize, bytes: usize) {
+    // SAFETY: callers name pages of files that nobody has written to, or of the stack below all that is in use. Where
+    // nothing is mapped the kernel says so, and nothing is lost.
+    unsafe { libc::madvise(std::ptr::without_provenance_mut(start), bytes, libc::MADV_DONTNEED) };
+}
+
+fn page() -> usize {
+    // SAFETY: a question about a number.
+    usize::try_from(unsafe { libc::sysconf(libc::_SC_PAGESIZE) }).unwrap_or(4096)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::give_back;
+
+    fn resident_kb() -> u64 {
+        let text = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("Rss:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
+    #[test]
+    fn what_is_given_back_is_there_again_when_it_is_needed() {
+        let kept: Vec<u8> = (0..100_000_u32).map(|number| number as u8).collect();
+        drop(vec![1_u8; 100_000]);
+        let before = resident_kb();
+        give_back();
+        let after = resident_kb();
+        assert!(after < before, "{before} kB, then {after} kB");
+        assert!(kept.iter().enumerate().all(|(index, byte)| *byte == index as u8));
+        assert_eq!(format!("{:?}", ["a"; 2]), r#"["a", "a"]"#);
+    }
+}

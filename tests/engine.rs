@@ -7,6 +7,7 @@ mod churn;
 mod docker;
 mod faults;
 mod knarr;
+mod observed;
 mod resources;
 mod survival;
 

@@ -11,6 +11,7 @@ mod error;
 mod exec;
 mod hijack;
 mod images;
+pub mod metrics;
 mod networks;
 mod peer;
 mod query;

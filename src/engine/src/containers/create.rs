@@ -19,6 +19,7 @@ use knarr_store::Image;
 use super::record::{Attachment, FORMAT, Record};
 use super::{Container, blocking, names, spec};
 use crate::engine::{new_id, now};
+use crate::meters::Action;
 use crate::volumes::is_name;
 use crate::{Engine, EngineError};
 
@@ -36,6 +37,7 @@ impl Engine {
         platform: Option<&str>,
         body: ContainerCreateBody,
     ) -> Result<ContainerCreateResponse, EngineError> {
+        let _timed = self.shared().meters.time(Action::Create);
         let id = new_id()?;
         let name = self.reserve_name(name, &id)?;
         let made = self.make_container(&id, &name, platform, body).await;

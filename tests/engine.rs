@@ -1,8 +1,9 @@
 //! The engine: the real daemon, driven by the real docker CLI and by our own.
 //!
-//! Each test has a daemon of its own in its own network namespace. `docker` is the long conversation, `survival` and `churn` what a
+//! `bollard` is Rust's SDK as a second client. Each test has a daemon of its own in its own network namespace. `docker` is the long conversation, `survival` and `churn` what a
 //! crash must not lose, `faults` and `resources` what clients and the machine do to it.
 
+mod bollard;
 mod churn;
 mod docker;
 mod faults;

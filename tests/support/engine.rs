@@ -68,7 +68,8 @@ impl Daemon {
         self.child.id()
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Where it listens.
+    pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("run/knarr.sock")
     }
 

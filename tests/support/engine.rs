@@ -35,6 +35,18 @@ impl Daemon {
         })
     }
 
+    /// Starts one with a configuration.
+    pub(crate) fn start_with(config: &str) -> Self {
+        Self::start_on(|dir| fs::write(dir.join("config.toml"), config).unwrap())
+    }
+
+    /// Gives it another configuration, and tells it so.
+    pub(crate) fn reload(&self, config: &str) {
+        fs::write(self.dir.path().join("config.toml"), config).unwrap();
+        let pid = nix::unistd::Pid::from_raw(i32::try_from(self.child.id()).unwrap());
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGHUP).unwrap();
+    }
+
     fn start_on(prepare: impl FnOnce(&Path)) -> Self {
         let dir = tempfile::Builder::new().prefix("knarr-engine-").tempdir().unwrap();
         fs::create_dir(dir.path().join("docker")).unwrap();
@@ -56,7 +68,8 @@ impl Daemon {
         self.child.id()
     }
 
-    fn socket(&self) -> PathBuf {
+    /// Where it listens.
+    pub(crate) fn socket(&self) -> PathBuf {
         self.dir.path().join("run/knarr.sock")
     }
 
@@ -379,6 +392,10 @@ fn spawn_in(dir: &Path, around: &[&str]) -> Child {
     command.args(&around[1..]).args(["busybox", "sh", "-c", "ip link set lo up; exec \"$0\" \"$@\""]);
     command.arg(env!("CARGO_BIN_EXE_knarr")).args(["daemon", "--root"]).arg(dir.join("root"));
     command.arg("--run-dir").arg(dir.join("run")).stdin(Stdio::null()).env(MARK, dir);
+    // What this machine's configuration says is not to matter.
+    let config = dir.join("config.toml");
+    fs::File::options().create(true).append(true).open(&config).unwrap();
+    command.env("KNARR_CONFIG", config);
     command.stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap()
 }
 

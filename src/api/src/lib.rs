@@ -14,6 +14,7 @@ mod hijack;
 mod images;
 mod legacy;
 mod lenient;
+pub mod metrics;
 mod networks;
 mod peer;
 mod query;

@@ -32,9 +32,9 @@ use crate::router::router;
 use crate::version;
 
 /// A client has so long to send the head of a request.
-const HEAD_PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const HEAD_PATIENCE: Duration = Duration::from_secs(30);
 /// When no descriptor is left, others must be closed before one can be opened.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// Requests that run when it is told to stop have so long.
 const FAREWELL: Duration = Duration::from_secs(5);
 

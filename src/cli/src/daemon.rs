@@ -14,17 +14,18 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use knarr_api::{Listen, Tls};
-use knarr_engine::Engine;
+use knarr_api::{Listen, Tls, metrics};
+use knarr_engine::{Engine, Reloadable};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
 
 use crate::client::{default_socket, run_dir};
-use crate::settings::Settings;
+use crate::settings::{DaemonSettings, Settings};
 use crate::ui::Ui;
 
 /// What was typed.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Args {
     /// Listen here: unix:///PATH, tcp://ADDRESS:PORT or fd:// (may be given again)
     #[arg(long = "listen", value_name = "ADDRESS")]
@@ -54,17 +55,17 @@ pub(crate) struct Args {
     #[arg(long)]
     insecure: bool,
     /// Write the log as lines of text or of JSON
-    #[arg(long, value_name = "FORMAT", default_value = "text", value_parser = ["text", "json"])]
-    log_format: String,
-    /// Write so much: error, warn, info, debug or trace
-    #[arg(long, value_name = "LEVEL", default_value = "info")]
-    log_level: String,
+    #[arg(long, value_name = "FORMAT", value_parser = ["text", "json"])]
+    log_format: Option<String>,
+    /// Write so much: error, warn, info (as without), debug or trace
+    #[arg(long, value_name = "LEVEL")]
+    log_level: Option<String>,
     /// Label this engine (may be given again)
     #[arg(long = "label", value_name = "KEY=VALUE")]
     labels: Vec<String>,
-    /// The log driver of containers that name none
-    #[arg(long, value_name = "DRIVER", default_value = "json-file", value_parser = ["json-file", "local", "journald", "none"])]
-    log_driver: String,
+    /// The log driver of containers that name none; json-file without
+    #[arg(long, value_name = "DRIVER", value_parser = LOG_DRIVERS)]
+    log_driver: Option<String>,
     /// An option of that driver (may be given again)
     #[arg(long = "log-opt", value_name = "KEY=VALUE")]
     log_options: Vec<String>,
@@ -77,17 +78,77 @@ pub(crate) struct Args {
     /// Leave when nobody has asked for anything and nothing has run for so many seconds
     #[arg(long, value_name = "SECONDS")]
     idle_timeout: Option<u64>,
+    /// Show figures for Prometheus here, at /metrics; whoever reaches it can read them
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    metrics_addr: Option<String>,
+    /// Fetch so many blobs of an image at once
+    #[arg(long, value_name = "COUNT")]
+    max_concurrent_downloads: Option<usize>,
+    /// Send so many blobs of an image at once
+    #[arg(long, value_name = "COUNT")]
+    max_concurrent_uploads: Option<usize>,
+    /// Let work that is under way go on for so many seconds at the end; 2 without
+    #[arg(long, value_name = "SECONDS")]
+    shutdown_timeout: Option<u64>,
+}
+
+const LOG_DRIVERS: [&str; 4] = ["json-file", "local", "journald", "none"];
+/// How long work that is under way may hold the end, in seconds.
+const SHUTDOWN_TIMEOUT_S: u64 = 2;
+
+impl Args {
+    /// What is not typed is as the configuration has it.
+    fn completed(&self, settings: &DaemonSettings) -> Self {
+        let list = |typed: &Vec<String>, said: &Option<Vec<String>>| match typed.is_empty() {
+            true => said.clone().unwrap_or_default(),
+            false => typed.clone(),
+        };
+        let said_options = settings.log_opts.iter().flatten().map(|(key, value)| format!("{key}={value}"));
+        let mut all = self.clone();
+        all.listen = list(&self.listen, &settings.listen);
+        all.root = self.root.clone().or_else(|| settings.root.clone());
+        all.run_dir = self.run_dir.clone().or_else(|| settings.run_dir.clone());
+        all.group = self.group.clone().or_else(|| settings.group.clone());
+        all.log_format = self.log_format.clone().or_else(|| settings.log_format.clone());
+        all.log_level = self.log_level.clone().or_else(|| settings.log_level.clone());
+        all.log_driver = self.log_driver.clone().or_else(|| settings.log_driver.clone());
+        all.log_options = list(&self.log_options, &Some(said_options.collect()));
+        all.labels = list(&self.labels, &settings.labels);
+        all.pools = list(&self.pools, &settings.default_address_pools);
+        all.dns = list(&self.dns, &settings.dns);
+        all.metrics_addr = self.metrics_addr.clone().or_else(|| settings.metrics_addr.clone());
+        all.max_concurrent_downloads = self.max_concurrent_downloads.or(settings.max_concurrent_downloads);
+        all.max_concurrent_uploads = self.max_concurrent_uploads.or(settings.max_concurrent_uploads);
+        all.shutdown_timeout = self.shutdown_timeout.or(settings.shutdown_timeout);
+        all
+    }
+
+    fn reloadable(&self, settings: &Settings) -> Reloadable {
+        Reloadable {
+            labels: self.labels.clone(),
+            registries: settings.registries.clone(),
+            max_downloads: self.max_concurrent_downloads,
+            max_uploads: self.max_concurrent_uploads,
+        }
+    }
 }
 
 pub(crate) fn run(args: &Args, ui: &Ui) -> anyhow::Result<()> {
+    // A daemon hears them itself, and SIGHUP often: it must not be taken for an interrupt of what clients asked for.
+    knarr_linux::signals::forget()?;
+    let typed = args;
     let settings = Settings::load()?;
+    let args = &typed.completed(&settings.daemon);
     let options = options(args, &settings)?;
     let doors = doors(args)?;
-    start_log(args)?;
+    let set_level = start_log(args)?;
+    let mut reload =
+        Reload { typed: typed.clone(), settings, set_level, shutdown_timeout_s: args.shutdown_timeout };
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
-    let outcome = runtime.block_on(serve(args, options, doors));
-    // Blocking work that goes on, a pull for instance, must not hold the end.
-    runtime.shutdown_timeout(Duration::from_secs(2));
+    let outcome = runtime.block_on(serve(args, options, doors, &mut reload));
+    // Blocking work that goes on, a pull for instance, must not hold the end for long.
+    let patience_s = reload.shutdown_timeout_s.unwrap_or(SHUTDOWN_TIMEOUT_S);
+    runtime.shutdown_timeout(Duration::from_secs(patience_s));
     let _ = ui;
     outcome
 }
@@ -113,13 +174,20 @@ fn options(args: &Args, settings: &Settings) -> anyhow::Result<knarr_engine::Opt
         root,
         run: args.run_dir.clone().unwrap_or_else(run_dir),
         program: "/proc/self/exe".into(),
-        registries: settings.registries.clone(),
-        log_driver: args.log_driver.clone(),
+        log_driver: log_driver(args)?,
         log_options: args.log_options.iter().map(pair).collect::<anyhow::Result<BTreeMap<_, _>>>()?,
-        labels: args.labels.clone(),
         address_pools: args.pools.iter().map(|text| pool(text)).collect::<anyhow::Result<_>>()?,
         dns: args.dns.clone(),
+        reloadable: args.reloadable(settings),
     })
+}
+
+fn log_driver(args: &Args) -> anyhow::Result<String> {
+    let driver = args.log_driver.clone().unwrap_or_else(|| "json-file".to_owned());
+    if !LOG_DRIVERS.contains(&driver.as_str()) {
+        bail!("daemon.log_driver {driver:?}: expected one of {}", LOG_DRIVERS.join(", "));
+    }
+    Ok(driver)
 }
 
 fn pool(text: &str) -> anyhow::Result<(String, u8)> {
@@ -185,6 +253,11 @@ fn tcp(text: &str, args: &Args) -> anyhow::Result<Listen> {
     Ok(Listen::Tcp { address, tls })
 }
 
+fn metrics_address(text: &str) -> anyhow::Result<SocketAddr> {
+    text.parse()
+        .with_context(|| format!("--metrics-addr {text}: expected ADDRESS:PORT, such as 127.0.0.1:9323"))
+}
+
 fn group(name: &str) -> anyhow::Result<u32> {
     if let Ok(number) = name.parse() {
         return Ok(number);
@@ -204,23 +277,85 @@ fn inherited() -> anyhow::Result<Vec<OwnedFd>> {
     (3..3 + count).map(|number| Ok(knarr_linux::process::inherited_fd(number)?)).collect()
 }
 
-fn start_log(args: &Args) -> anyhow::Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_new(&args.log_level).with_context(|| {
-        format!("--log-level {}: expected error, warn, info, debug or trace", args.log_level)
-    })?;
+/// Changes how much is written.
+type SetLevel = Box<dyn Fn(&Args) -> anyhow::Result<()>>;
+
+fn level(args: &Args) -> anyhow::Result<EnvFilter> {
+    let level = args.log_level.as_deref().unwrap_or("info");
+    EnvFilter::try_new(level)
+        .with_context(|| format!("log level {level:?}: expected error, warn, info, debug or trace"))
+}
+
+fn start_log(args: &Args) -> anyhow::Result<SetLevel> {
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(level(args)?)
         .with_writer(std::io::stderr)
         .with_target(false)
         .with_ansi(false);
-    match args.log_format.as_str() {
-        "json" => builder.json().init(),
-        _ => builder.init(),
+    match args.log_format.as_deref().unwrap_or("text") {
+        "json" => {
+            let builder = builder.json().with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.init();
+            Ok(Box::new(move |args| Ok(handle.reload(level(args)?)?)))
+        }
+        "text" => {
+            let builder = builder.with_filter_reloading();
+            let handle = builder.reload_handle();
+            builder.init();
+            Ok(Box::new(move |args| Ok(handle.reload(level(args)?)?)))
+        }
+        other => bail!("daemon.log_format {other:?}: expected text or json"),
     }
-    Ok(())
 }
 
-async fn serve(args: &Args, options: knarr_engine::Options, doors: Vec<Listen>) -> anyhow::Result<()> {
+/// What is needed to take a changed configuration over.
+struct Reload {
+    typed: Args,
+    /// As it was at the start.
+    settings: Settings,
+    set_level: SetLevel,
+    shutdown_timeout_s: Option<u64>,
+}
+
+impl Reload {
+    /// Takes over what can change while the daemon runs; all of it or, when something is wrong, nothing.
+    fn run(&mut self, engine: &Engine) {
+        notify("RELOADING=1");
+        if let Err(error) = self.try_run(engine) {
+            tracing::error!("the configuration is not taken over: {error:#}");
+        }
+        notify("READY=1");
+    }
+
+    fn try_run(&mut self, engine: &Engine) -> anyhow::Result<()> {
+        let settings = Settings::load()?;
+        let args = self.typed.completed(&settings.daemon);
+        (self.set_level)(&args)?;
+        let new = args.reloadable(&settings);
+        tracing::info!(labels = ?new.labels, registries = new.registries.len(), "the configuration is taken over");
+        engine.reload(new);
+        self.shutdown_timeout_s = args.shutdown_timeout;
+        for key in settings.daemon.fixed_keys_other_than(&self.settings.daemon) {
+            tracing::warn!("daemon.{key} has changed: it holds from the next start on");
+        }
+        if settings.store_dir != self.settings.store_dir {
+            tracing::warn!("store.dir has changed: it holds from the next start on");
+        }
+        Ok(())
+    }
+}
+
+async fn serve(
+    args: &Args,
+    options: knarr_engine::Options,
+    doors: Vec<Listen>,
+    reload: &mut Reload,
+) -> anyhow::Result<()> {
+    let figures = match &args.metrics_addr {
+        Some(text) => Some(metrics::listen(metrics_address(text)?).await?),
+        None => None,
+    };
     let run = options.run.clone();
     let engine = Engine::open(options).await.map_err(|error| anyhow::anyhow!(error.message()))?;
     let (stop, stopped) = watch::channel(false);
@@ -229,9 +364,12 @@ async fn serve(args: &Args, options: knarr_engine::Options, doors: Vec<Listen>) 
     std::fs::write(&pid_file, format!("{}\n", std::process::id()))
         .with_context(|| pid_file.display().to_string())?;
     let served = tokio::spawn(knarr_api::serve(engine.clone(), doors, stopped, active.clone()));
+    if let Some(listener) = figures {
+        tokio::spawn(metrics::serve(engine.clone(), listener, active.clone()));
+    }
     notify("READY=1");
     tracing::info!(pid = std::process::id(), "knarr daemon is ready");
-    let why = await_end(args, &engine, &active, served).await;
+    let why = await_end(args, &engine, &active, served, reload).await;
     notify("STOPPING=1");
     stop.send_replace(true);
     engine.close().await;
@@ -247,8 +385,9 @@ async fn await_end(
     engine: &Engine,
     active: &AtomicUsize,
     served: tokio::task::JoinHandle<std::io::Result<()>>,
+    reload: &mut Reload,
 ) -> anyhow::Result<String> {
-    let (mut term, mut interrupt, mut reload) =
+    let (mut term, mut interrupt, mut hangup) =
         (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?);
     let idle = idle(args.idle_timeout, engine, active);
     tokio::pin!(idle);
@@ -257,10 +396,7 @@ async fn await_end(
         tokio::select! {
             _ = term.recv() => return Ok("SIGTERM".to_owned()),
             _ = interrupt.recv() => return Ok("SIGINT".to_owned()),
-            _ = reload.recv() => match Settings::load() {
-                Ok(_) => tracing::info!("the configuration was read again: new settings of registries hold from the next start on"),
-                Err(error) => tracing::error!("the configuration is not taken over: {error:#}"),
-            },
+            _ = hangup.recv() => reload.run(engine),
             () = &mut idle => return Ok("nobody needed it".to_owned()),
             outcome = &mut served => {
                 outcome??;

@@ -31,6 +31,69 @@ pub(crate) struct Settings {
     pub max_cache_age: Option<Duration>,
     /// By host, with its port when it has one.
     pub registries: BTreeMap<String, HostOptions>,
+    /// What the daemon is told when no flag says otherwise.
+    pub daemon: DaemonSettings,
+}
+
+/// The table `daemon`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct DaemonSettings {
+    pub listen: Option<Vec<String>>,
+    pub root: Option<PathBuf>,
+    pub run_dir: Option<PathBuf>,
+    pub group: Option<String>,
+    pub log_format: Option<String>,
+    pub log_level: Option<String>,
+    pub log_driver: Option<String>,
+    pub log_opts: Option<BTreeMap<String, String>>,
+    pub labels: Option<Vec<String>>,
+    pub default_address_pools: Option<Vec<String>>,
+    pub dns: Option<Vec<String>>,
+    pub metrics_addr: Option<String>,
+    pub max_concurrent_downloads: Option<usize>,
+    pub max_concurrent_uploads: Option<usize>,
+    pub shutdown_timeout: Option<u64>,
+}
+
+impl DaemonSettings {
+    /// What is said here goes before what was said before.
+    fn over(self, before: Self) -> Self {
+        Self {
+            listen: self.listen.or(before.listen),
+            root: self.root.or(before.root),
+            run_dir: self.run_dir.or(before.run_dir),
+            group: self.group.or(before.group),
+            log_format: self.log_format.or(before.log_format),
+            log_level: self.log_level.or(before.log_level),
+            log_driver: self.log_driver.or(before.log_driver),
+            log_opts: self.log_opts.or(before.log_opts),
+            labels: self.labels.or(before.labels),
+            default_address_pools: self.default_address_pools.or(before.default_address_pools),
+            dns: self.dns.or(before.dns),
+            metrics_addr: self.metrics_addr.or(before.metrics_addr),
+            max_concurrent_downloads: self.max_concurrent_downloads.or(before.max_concurrent_downloads),
+            max_concurrent_uploads: self.max_concurrent_uploads.or(before.max_concurrent_uploads),
+            shutdown_timeout: self.shutdown_timeout.or(before.shutdown_timeout),
+        }
+    }
+
+    /// Keys in which another one differs and that hold from a start on only.
+    pub(crate) fn fixed_keys_other_than(&self, other: &Self) -> Vec<&'static str> {
+        let same = [
+            ("listen", self.listen == other.listen),
+            ("root", self.root == other.root),
+            ("run_dir", self.run_dir == other.run_dir),
+            ("group", self.group == other.group),
+            ("log_format", self.log_format == other.log_format),
+            ("log_driver", self.log_driver == other.log_driver),
+            ("log_opts", self.log_opts == other.log_opts),
+            ("default_address_pools", self.default_address_pools == other.default_address_pools),
+            ("dns", self.dns == other.dns),
+            ("metrics_addr", self.metrics_addr == other.metrics_addr),
+        ];
+        same.iter().filter(|(_, same)| !same).map(|(key, _)| *key).collect()
+    }
 }
 
 #[derive(Deserialize)]
@@ -44,6 +107,8 @@ struct File {
     store: StoreTable,
     #[serde(default)]
     registries: BTreeMap<String, RegistryTable>,
+    #[serde(default)]
+    daemon: DaemonSettings,
 }
 
 #[derive(Deserialize)]
@@ -113,6 +178,7 @@ impl Settings {
         if let Some(text) = max_age {
             self.max_cache_age = Some(parse_age(&text).context("cache.max_age")?);
         }
+        self.daemon = file.daemon.over(std::mem::take(&mut self.daemon));
         for (host, table) in file.registries {
             if host.contains('/') {
                 bail!("registries.{host:?}: expected a host, such as registry.example:5000");
@@ -180,6 +246,20 @@ mod tests {
         assert_eq!(settings.mirrors["ubuntu"], "http://u");
         assert_eq!(settings.max_cache_bytes, Some(2_000_000_000));
         assert_eq!(settings.max_cache_age.map(|age| age.as_secs()), Some(30 * 86_400));
+    }
+
+    #[test]
+    fn the_daemon_is_told_what_changes_at_its_start_alone() {
+        let read = |text: &str| {
+            let mut settings = Settings::default();
+            settings.add("[daemon]\nlog_level = \"warn\"\ndns = [\"192.0.2.1\"]\n").unwrap();
+            settings.add(text).unwrap();
+            settings.daemon
+        };
+        let (old, new) = (read(""), read("[daemon]\nlabels = [\"a=b\"]\nroot = \"/elsewhere\"\n"));
+        assert_eq!((new.log_level.as_deref(), new.labels.as_ref().unwrap().len()), (Some("warn"), 1));
+        assert_eq!(new.fixed_keys_other_than(&old), ["root"]);
+        assert!(Settings::default().add("[daemon]\nlabel = []\n").is_err());
     }
 
     #[test]

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use knarr_network::Networks;
-use knarr_registry::client::HostOptions;
 use knarr_store::Store;
 
 use crate::EngineError;
 use crate::containers::{Container, Containers, Record, restarts, stands_still};
 use crate::events::Events;
+use crate::meters::Meters;
 use crate::networks::NetworkTable;
+use crate::reload::{Current, Reloadable};
 use crate::shim::{Exit, Launcher, Shim};
 use crate::volumes::Volumes;
 
@@ -29,18 +30,16 @@ pub struct Options {
     pub store: PathBuf,
     /// Our own program, for shims.
     pub program: PathBuf,
-    /// Registries, by host.
-    pub registries: BTreeMap<String, HostOptions>,
     /// The log driver of containers that name none.
     pub log_driver: String,
     /// Its options.
     pub log_options: BTreeMap<String, String>,
-    /// Labels of the engine, as `info` shows them.
-    pub labels: Vec<String>,
     /// Addresses of networks that name none: `172.17.0.0/12` and the length of one network's prefix.
     pub address_pools: Vec<(String, u8)>,
     /// Name servers of containers that name none.
     pub dns: Vec<String>,
+    /// What can change while the engine lives; as it is at first.
+    pub reloadable: Reloadable,
 }
 
 /// Containers, images, volumes, networks. Clones are one engine.
@@ -70,6 +69,10 @@ pub(crate) struct Shared {
     pub(crate) network_turn: tokio::sync::Mutex<()>,
     /// What happened.
     pub(crate) events: Events,
+    /// How often, and how long.
+    pub(crate) meters: Meters,
+    /// What can change, as it is now.
+    pub(crate) current: Current,
     /// Starts shims.
     pub(crate) launcher: Launcher,
     /// It is about to leave: nothing is started again by itself.
@@ -104,6 +107,8 @@ impl Engine {
             network_table: NetworkTable::default(),
             network_turn: tokio::sync::Mutex::default(),
             events: Events::default(),
+            meters: Meters::default(),
+            current: Current::new(options.reloadable.clone()),
             launcher,
             closing: AtomicBool::new(false),
             _lock: lock,

@@ -4,6 +4,7 @@
 //! ends; it never misses something in silence.
 
 use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bollard_stubs::models::{EventActor, EventMessage, EventMessageScopeEnum, EventMessageTypeEnum as Type};
@@ -26,11 +27,13 @@ const BEHIND: usize = 4096;
 pub(crate) struct Events {
     kept: Mutex<VecDeque<Arc<EventMessage>>>,
     sender: broadcast::Sender<Arc<EventMessage>>,
+    /// So many there were.
+    count: AtomicU64,
 }
 
 impl Default for Events {
     fn default() -> Self {
-        Self { kept: Mutex::default(), sender: broadcast::Sender::new(BEHIND) }
+        Self { kept: Mutex::default(), sender: broadcast::Sender::new(BEHIND), count: AtomicU64::new(0) }
     }
 }
 
@@ -38,6 +41,7 @@ impl Events {
     /// Something happened to something.
     pub(crate) fn emit(&self, typ: Type, action: &str, id: &str, attributes: HashMap<String, String>) {
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        self.count.fetch_add(1, Ordering::Relaxed);
         // Later in the list is later in time.
         let now = jiff::Timestamp::now();
         let event = Arc::new(EventMessage {
@@ -92,6 +96,11 @@ impl Events {
     /// Things of a kind were pruned.
     pub(crate) fn pruned(&self, kind: Type, reclaimed_bytes: u64) {
         self.emit(kind, "prune", "", HashMap::from([("reclaimed".to_owned(), reclaimed_bytes.to_string())]));
+    }
+
+    /// How many there were, and how many listen.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.count.load(Ordering::Relaxed), self.sender.receiver_count() as u64)
     }
 
     /// What is kept, and what comes after it.

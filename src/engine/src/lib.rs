@@ -14,7 +14,9 @@ pub mod filters;
 mod held;
 pub mod images;
 pub mod logs;
+pub mod meters;
 pub mod networks;
+mod reload;
 pub mod shim;
 pub mod stream;
 pub mod system;
@@ -23,6 +25,7 @@ pub mod volumes;
 
 pub use engine::{Engine, Options};
 pub use error::{EngineError, Kind};
+pub use reload::Reloadable;
 
 /// The models of the Engine API, as generated from its public description.
 pub use bollard_stubs::models;

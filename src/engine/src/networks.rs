@@ -21,6 +21,7 @@ use crate::containers::record::{Attachment, is_unfinished, write_file};
 use crate::containers::{Container, endpoint_request};
 use crate::engine::now;
 use crate::filters::Filters;
+use crate::meters::Action;
 use crate::{Engine, EngineError, Kind};
 
 use check::{check_endpoint, check_name, dangling, family, pools_of};
@@ -79,6 +80,11 @@ pub(crate) const fn driver_name(driver: Driver) -> &'static str {
 impl Engine {
     fn network_table(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, NetworkRecord>> {
         self.shared().network_table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many there are.
+    pub(crate) fn count_networks(&self) -> usize {
+        self.network_table().len()
     }
 
     /// Finds a network by id, name or the beginning of its id.
@@ -192,7 +198,9 @@ impl Engine {
             pools,
             options,
         };
+        let timed = self.shared().meters.time(Action::Allocate);
         let network = self.shared().networks.create(plan).await?;
+        drop(timed);
         let record = NetworkRecord {
             format: FORMAT,
             created: now(),

@@ -65,8 +65,9 @@ impl Engine {
     /// What the engine was told.
     fn add_settings(&self, info: &mut SystemInfo) {
         let options = &self.shared().options;
+        let current = self.current();
         info.logging_driver = Some(options.log_driver.clone());
-        info.labels = Some(options.labels.clone());
+        info.labels = Some(current.labels.clone());
         info.docker_root_dir = Some(options.root.display().to_string());
         info.default_address_pools = Some(
             options
@@ -78,7 +79,7 @@ impl Engine {
                 })
                 .collect(),
         );
-        let hub = options.registries.get("docker.io").cloned().unwrap_or_default();
+        let hub = current.registries.get("docker.io").cloned().unwrap_or_default();
         let mut indexes = HashMap::from([(
             "docker.io".to_owned(),
             IndexInfo {
@@ -88,7 +89,7 @@ impl Engine {
                 official: Some(true),
             },
         )]);
-        for (name, host) in options.registries.iter().filter(|(name, _)| *name != "docker.io") {
+        for (name, host) in current.registries.iter().filter(|(name, _)| *name != "docker.io") {
             let index = IndexInfo {
                 name: Some(name.clone()),
                 mirrors: Some(host.mirrors.clone()),
@@ -288,6 +289,11 @@ fn document(value: &impl serde::Serialize) -> Value {
     serde_json::to_value(value).unwrap_or_default()
 }
 
+/// What this machine is called.
+pub(crate) fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// What the machine is and can.
 fn of_machine(root: &Path) -> SystemInfo {
     let cgroups = Cgroups::find();
@@ -339,7 +345,7 @@ fn of_machine(root: &Path) -> SystemInfo {
         http_proxy: Some(variable("HTTP_PROXY")),
         https_proxy: Some(variable("HTTPS_PROXY")),
         no_proxy: Some(variable("NO_PROXY")),
-        name: Some(rustix::system::uname().nodename().to_string_lossy().into_owned()),
+        name: Some(host_name()),
         experimental_build: Some(false),
         server_version: Some(VERSION.to_owned()),
         runtimes: Some(HashMap::from(RUNTIMES.map(|name| {

@@ -162,6 +162,11 @@ impl Volumes {
         fs::remove_dir_all(&gone).map_err(EngineError::file("remove", &gone))
     }
 
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.table().len()
+    }
+
     fn all(&self) -> Vec<VolumeRecord> {
         self.table().values().map(|known| known.record.clone()).collect()
     }

@@ -10,12 +10,25 @@ static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 /// From now on SIGINT, SIGTERM and SIGHUP set [`interrupted`]; the second one ends the process at once.
 pub fn watch() -> io::Result<()> {
     let action = SigAction::new(SigHandler::Handler(handle), SaFlags::SA_RESTART, SigSet::empty());
-    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+    for signal in WATCHED {
         // SAFETY: the handler only touches an atomic and calls _exit, both async-signal-safe.
         unsafe { sigaction(signal, &action)? };
     }
     Ok(())
 }
+
+/// They mean again what they mean to a program that says nothing of them: for one that hears them in its own way, and is told
+/// more than once.
+pub fn forget() -> io::Result<()> {
+    let action = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    for signal in WATCHED {
+        // SAFETY: no handler of ours runs any more.
+        unsafe { sigaction(signal, &action)? };
+    }
+    Ok(())
+}
+
+const WATCHED: [Signal; 3] = [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP];
 
 /// The flag itself.
 #[must_use]

@@ -24,6 +24,7 @@ use serde_json::Value;
 use super::record::Record;
 use super::spec::accounts::Accounts;
 use super::{Container, blocking};
+use crate::meters::Action;
 use crate::stream::{ByteStream, StreamReader, produce};
 use crate::{Engine, EngineError};
 
@@ -138,6 +139,7 @@ impl Engine {
     /// # Errors
     /// There is no such container, or its files cannot be read.
     pub async fn changes_container(&self, name: &str) -> Result<Vec<FilesystemChange>, EngineError> {
+        let _timed = self.shared().meters.time(Action::Changes);
         let container = self.shared().containers.find(name)?;
         let (record, directory) = self.files_of(&container);
         let found = blocking(move || changes::find(&record, &directory.join("upper"))).await?;

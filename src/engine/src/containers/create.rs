@@ -21,6 +21,7 @@ use super::mounts::clean;
 use super::record::{Attachment, FORMAT, Record};
 use super::{Container, blocking, names, spec};
 use crate::engine::{new_id, now};
+use crate::meters::Action;
 use crate::volumes::is_name;
 use crate::{Engine, EngineError};
 
@@ -38,6 +39,7 @@ impl Engine {
         platform: Option<&str>,
         body: ContainerCreateBody,
     ) -> Result<ContainerCreateResponse, EngineError> {
+        let _timed = self.shared().meters.time(Action::Create);
         let id = new_id()?;
         let name = self.reserve_name(name, &id)?;
         let made = self.make_container(&id, &name, platform, body).await;

@@ -15,6 +15,7 @@ use super::Container;
 use super::record::{Attachment, Record};
 use super::spec::{self, Facts};
 use crate::engine::now;
+use crate::meters::Action;
 use crate::shim::{LaunchError, Prepared, Shim};
 use crate::{Engine, EngineError, Kind};
 
@@ -45,6 +46,7 @@ impl Engine {
     pub(crate) async fn launch(&self, container: &Arc<Container>) -> Result<(), EngineError> {
         // Its last end may still be cleared up: what is made now must not be taken back by that.
         // The other side of it is the container's: it cannot be gone.
+        let _timed = self.shared().meters.time(Action::Start);
         let _ = container.live.follow().wait_for(|phase| !phase.running).await;
         match self.try_launch(container).await {
             Ok((shim, pid)) => {
@@ -151,7 +153,10 @@ impl Engine {
     /// Gives back what a container has only while it runs.
     pub(crate) async fn take_back(&self, container: &Arc<Container>) {
         let shared = self.shared();
-        if let Err(error) = shared.networks.remove_sandbox(&container.id).await {
+        let timed = shared.meters.time(Action::Release);
+        let removed = shared.networks.remove_sandbox(&container.id).await;
+        drop(timed);
+        if let Err(error) = removed {
             tracing::warn!(
                 container = container.id,
                 error = &error as &dyn std::error::Error,
@@ -247,6 +252,7 @@ impl Engine {
             return Ok(());
         }
         let networks = &self.shared().networks;
+        let _timed = self.shared().meters.time(Action::Connect);
         let places = places_of(&container.record());
         for (name, attachment) in places {
             let mut request = endpoint_request(&container.record(), &name, &attachment);

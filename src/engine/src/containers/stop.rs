@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use super::Container;
 use super::start::blocking;
 use crate::filters::Filters;
+use crate::meters::Action;
 use crate::{Engine, EngineError, Kind};
 
 /// How long a container has to end when it is asked to, in seconds, unless it says otherwise.
@@ -280,6 +281,7 @@ impl Engine {
         if std::mem::replace(&mut container.live.lock().removing, true) {
             return Err(EngineError::conflict(format!("removal of container {name} is already in progress")));
         }
+        let _timed = self.shared().meters.time(Action::Delete);
         let removed = self.remove_in_turn(&container, name, force, volumes).await;
         if removed.is_err() {
             container.live.lock().removing = false;

@@ -168,6 +168,7 @@ impl Engine {
         starting: bool,
     ) {
         let healthy = result.exit_code == Some(0);
+        self.shared().meters.checked(healthy);
         let before = health_status(&container.record());
         self.set_health(container, |health| {
             let log = health.log.get_or_insert_default();

@@ -14,6 +14,9 @@ use crate::containers::blocking;
 use crate::stream::ValueStream;
 use crate::{Engine, EngineError};
 
+/// So many blobs of an image are sent at once when nothing is said.
+const USUAL_UPLOADS: usize = 6;
+
 impl Engine {
     /// `POST /images/{name}/push`: of a name without a tag all tags go.
     ///
@@ -36,7 +39,9 @@ impl Engine {
         let engine = self.clone();
         Told::run(Way::Push, first, move |told, leave| {
             told.start();
-            let client = Client::new(engine.client_options(reference.registry(), auth, leave))?;
+            let mut options = engine.client_options(reference.registry(), auth, leave);
+            options.jobs = engine.current().max_uploads.unwrap_or(USUAL_UPLOADS);
+            let client = Client::new(options)?;
             for (reference, descriptor) in images {
                 engine.push(&client, &reference, &descriptor, told)?;
             }

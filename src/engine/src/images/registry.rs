@@ -100,12 +100,15 @@ impl Engine {
         auth: Option<RegistryAuth>,
         leave: &Arc<AtomicBool>,
     ) -> Options {
+        let current = self.current();
         let given = auth.and_then(credential).map(|credential| (registry.to_owned(), credential));
+        let usual = Options::new(Credentials::given(given));
         Options {
-            hosts: self.shared().options.registries.clone(),
+            hosts: current.registries.clone(),
             certs_dirs: docker_certs_dirs(),
             leave: leave.clone(),
-            ..Options::new(Credentials::given(given))
+            jobs: current.max_downloads.unwrap_or(usual.jobs),
+            ..usual
         }
     }
 }

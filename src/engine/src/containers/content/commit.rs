@@ -19,6 +19,7 @@ use crate::containers::blocking;
 use crate::containers::record::Record;
 use crate::engine::now;
 use crate::images::{Changes, PARENT, descriptor_of, image_of, new_name, put_image, run_config};
+use crate::meters::Action;
 use crate::{Engine, EngineError};
 
 /// Its end is told so soon after it cannot be paused any more.
@@ -30,6 +31,7 @@ impl Engine {
     /// # Errors
     /// There is no such container, or a name or change is wrong.
     pub async fn commit_container(&self, request: CommitRequest) -> Result<String, EngineError> {
+        let _timed = self.shared().meters.time(Action::Commit);
         let container = self.shared().containers.find(&request.container)?;
         let name = match request.repository.as_str() {
             "" => None,

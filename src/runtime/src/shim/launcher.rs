@@ -69,6 +69,7 @@ fn launch() -> io::Result<Option<Ready>> {
     process::duplicate_to(null.as_fd(), 0)?;
     process::duplicate_to(null.as_fd(), 1)?;
     drop(null);
+    serve::rehearse();
     let mut hurries = false;
     loop {
         // While it is open, the next shim waits.
@@ -92,7 +93,7 @@ fn launch() -> io::Result<Option<Ready>> {
 fn wait_for_work(socket: &OwnedFd, waiting: &OwnedFd, hurries: bool) -> io::Result<Option<Ready>> {
     let signals = serve::get_ready()?;
     if !hurries {
-        serve::rehearse();
+        serve::own_pages();
     }
     loop {
         match receive_descriptor(socket.as_fd()) {

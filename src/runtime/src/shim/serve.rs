@@ -32,6 +32,9 @@ use crate::{RuntimeError, lifecycle, stats};
 /// What waits for a client; above it the programs that it listens to are not read.
 const BACKLOG_BYTES: usize = 1 << 20;
 const MAX_CLIENTS: usize = 256;
+/// So much of the heap and of the stack a shim needs for making a container.
+const HEAP_BYTES: usize = 96 << 10;
+const STACK_BYTES: usize = 40 << 10;
 /// So long nothing must have happened before memory is given back.
 const RESTLESS_MS: u16 = 3000;
 /// What is read from a client at once. All of it is touched each time, and this process is to be small.
@@ -64,8 +67,7 @@ pub(crate) fn get_ready() -> io::Result<SignalFd> {
     Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
 }
 
-/// Plans a container that will never be: so pages that this process shares with the launcher, and will write to, are its
-/// own before somebody waits for it.
+/// Plans a container that will never be, in the launcher: so its heap is as large as those of shims will be.
 pub(crate) fn rehearse() {
     let mut configuration = crate::example::configuration(false);
     let names = vec!["read"; 400];
@@ -77,6 +79,12 @@ pub(crate) fn rehearse() {
     let facts = Facts { bundle: PathBuf::from("/"), ..Facts::default() };
     // Nothing is done with it, so nothing is lost when it fails.
     let _ = Spec::parse(text.as_bytes()).map(|spec| Plan::new(&spec, &facts).map(drop));
+}
+
+/// Writes to pages that this process shares with the launcher and will need: they are copied before somebody waits for it.
+pub(crate) fn own_pages() {
+    std::hint::black_box(vec![1_u8; HEAP_BYTES]);
+    std::hint::black_box([1_u8; STACK_BYTES]);
 }
 
 fn live(mut connection: UnixStream, signals: SignalFd) -> Result<(), RuntimeError> {

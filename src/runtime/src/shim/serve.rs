@@ -392,7 +392,7 @@ impl Shim {
         if !is_alone {
             self.delete()?;
         }
-        self.tell_end(&exit)?;
+        self.tell_end(&exit);
         if is_alone {
             self.delete()?;
         }
@@ -411,10 +411,13 @@ impl Shim {
     }
 
     /// Writes down how it ended, and tells everybody. Who controls us stays connected until all is taken away.
-    fn tell_end(&mut self, exit: &Exit) -> Result<(), RuntimeError> {
+    fn tell_end(&mut self, exit: &Exit) {
         if self.started {
             let text = serde_json::to_vec(exit).unwrap_or_default();
-            replace(&self.config.directory.join(EXIT_FILE), &text, 0o600)?;
+            // On a full disk nobody else will find out; all the same it has ended, and must be tidied up.
+            if let Err(error) = replace(&self.config.directory.join(EXIT_FILE), &text, 0o600) {
+                let _ = writeln!(io::stderr(), "knarr shim: {}", crate::chain(&error));
+            }
         }
         remove(&self.config.socket);
         let ended = answer(&Answer::Ended { exit: exit.clone() });
@@ -427,7 +430,6 @@ impl Shim {
             client.leaving = !controls;
         }
         self.part_with_clients();
-        Ok(())
     }
 
     fn part_with_clients(&mut self) {

@@ -1,5 +1,6 @@
 //! What a start does beside, before or later than a reader of its steps would think, and must still be right.
 
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use crate::support::engine::Daemon;
@@ -81,6 +82,30 @@ fn a_shim_that_only_waits_becomes_small() {
     // What the loader wrote into the program's tables stays; that is more in a program that is not optimized.
     until(|| resident_kb(&shim) * 5 < before * 4, || format!("{before} kB, now {} kB", resident_kb(&shim)));
     assert_eq!(daemon.ask(&["exec", "still", "echo", "awake"]), "awake");
+}
+
+#[test]
+fn an_end_that_cannot_be_written_down_is_told_and_tidied_up() {
+    if !super::ready() {
+        return;
+    }
+    let daemon = Daemon::start();
+    let id = daemon.ask(&["run", "-d", "--name", "lost", "bb", "sh", "-c", "sleep 2; exit 9"]);
+    let pid = daemon.ask(&["inspect", "lost", "--format", "{{.State.Pid}}"]);
+    let group = group_of(&pid);
+    assert!(group.exists(), "{}", group.display());
+    // As on a disk that takes no more files.
+    std::fs::rename(daemon.root().join("containers").join(&id), daemon.root().join("elsewhere")).unwrap();
+    assert_eq!(daemon.ask(&["wait", "lost"]), "9");
+    until(|| !group.exists(), || group.display().to_string());
+}
+
+/// The directory of a process's control group, in the hierarchy that counts processes.
+fn group_of(pid: &str) -> PathBuf {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).unwrap();
+    let path = |key: &str| text.lines().find_map(|line| line.split_once(key)).map(|(_, path)| path);
+    let first = path(":pids:").map(|path| format!("/sys/fs/cgroup/pids{path}"));
+    first.or_else(|| path("0::").map(|path| format!("/sys/fs/cgroup{path}"))).unwrap().into()
 }
 
 fn until(holds: impl Fn() -> bool, or_says: impl Fn() -> String) {

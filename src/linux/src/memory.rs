@@ -1,18 +1,29 @@
 //! Memory that a process which only waits does not need.
 //!
-//! [`give_back`] is for small processes that live long: what they need again comes back by itself.
+//! [`rest_until`] is for small processes that live long: what they need again comes back by itself.
 //!
 //! Spec: madvise(2), malloc_trim(3), dl_iterate_phdr(3).
 
 use std::ffi::{c_int, c_void};
+use std::io;
+
+use nix::poll::{PollFd, PollTimeout, poll};
 
 /// So much of the stack below the caller's place may have been used.
 const STACK_BYTES: usize = 256 << 10;
 /// So much of it stays: this function's own frames, and those of what it calls.
 const KEPT_BYTES: usize = 16 << 10;
 
+/// Waits until something happens to a descriptor, for ever if need be, without memory that waiting does not need. Both
+/// are done in one place: pages of the program come back around every place that runs in between.
+pub fn rest_until(polled: &mut [PollFd<'_>]) -> io::Result<()> {
+    give_back();
+    poll(polled, PollTimeout::NONE)?;
+    Ok(())
+}
+
 /// Gives free memory of the heap, unused parts of the stack and pages of programs and libraries back to the kernel.
-pub fn give_back() {
+fn give_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: only memory that was freed is given back.
     unsafe {
@@ -57,7 +68,11 @@ fn page() -> usize {
 
 #[cfg(test)]
 mod tests {
-    use super::give_back;
+    use std::os::fd::AsFd;
+
+    use nix::poll::{PollFd, PollFlags};
+
+    use super::rest_until;
 
     fn resident_kb() -> u64 {
         let text = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
@@ -66,13 +81,17 @@ mod tests {
     }
 
     #[test]
-    fn what_is_given_back_is_there_again_when_it_is_needed() {
+    fn what_was_given_back_is_there_again_when_it_is_needed() {
         let kept: Vec<u8> = (0..100_000_u32).map(|number| number as u8).collect();
         drop(vec![1_u8; 100_000]);
         let before = resident_kb();
-        give_back();
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        std::io::Write::write_all(&mut &theirs, b"x").unwrap();
+        let mut polled = [PollFd::new(ours.as_fd(), PollFlags::POLLIN)];
+        rest_until(&mut polled).unwrap();
         let after = resident_kb();
         assert!(after < before, "{before} kB, then {after} kB");
+        assert_eq!(polled[0].revents(), Some(PollFlags::POLLIN));
         assert!(kept.iter().enumerate().all(|(index, byte)| *byte == index as u8));
         assert_eq!(format!("{:?}", ["a"; 2]), r#"["a", "a"]"#);
     }

@@ -140,6 +140,6 @@ fn on_a_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Resu
 const OWN: &str = "/proc/thread-self/ns/net";
 const LOOPBACK: u32 = 1;
 /// How long a start may take for which the last spare one was taken.
-const PAUSE: Duration = Duration::from_millis(30);
+const PAUSE: Duration = Duration::from_millis(12);
 /// The number of the file system that namespaces are files of.
 const NSFS: i64 = 0x6e73_6673;

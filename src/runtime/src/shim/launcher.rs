@@ -24,7 +24,7 @@ use super::serve;
 pub const NAME: &str = "knarr-launcher";
 
 /// So long nothing may have come before the next shim is made.
-const LEISURE_MS: u16 = 30;
+const LEISURE_MS: u16 = 8;
 
 /// A shim's first connection, and the signals that it hears.
 type Ready = (UnixStream, SignalFd);
@@ -69,13 +69,15 @@ fn launch() -> io::Result<Option<Ready>> {
     process::duplicate_to(null.as_fd(), 0)?;
     process::duplicate_to(null.as_fd(), 1)?;
     drop(null);
+    serve::rehearse();
+    let mut hurries = false;
     loop {
         // While it is open, the next shim waits.
         let (waits, waiting) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
         match process::clone(0, false, None)? {
             Cloned::Child => {
                 drop(waits);
-                return wait_for_work(&socket, &waiting);
+                return wait_for_work(&socket, &waiting, hurries);
             }
             Cloned::Parent(_) => drop(waiting),
         }
@@ -83,13 +85,16 @@ fn launch() -> io::Result<Option<Ready>> {
             return Ok(None);
         }
         reap();
-        await_leisure(socket.as_fd())?;
+        hurries = is_asked_again(socket.as_fd())?;
     }
 }
 
 /// In the shim: gets ready, and waits until it is needed.
-fn wait_for_work(socket: &OwnedFd, waiting: &OwnedFd) -> io::Result<Option<Ready>> {
+fn wait_for_work(socket: &OwnedFd, waiting: &OwnedFd, hurries: bool) -> io::Result<Option<Ready>> {
     let signals = serve::get_ready()?;
+    if !hurries {
+        serve::own_pages();
+    }
     loop {
         match receive_descriptor(socket.as_fd()) {
             Ok(connection) => return Ok(Some((UnixStream::from(connection), signals))),
@@ -111,11 +116,13 @@ fn is_last_word(waits: OwnedFd) -> io::Result<bool> {
     Ok(read > 0)
 }
 
-/// Whoever makes a container needs the processors more than the one who comes next, unless he is here already.
-fn await_leisure(socket: BorrowedFd<'_>) -> io::Result<()> {
+/// Whoever makes a container needs the processors more than the one who comes next, unless he is here already: then this
+/// comes back at once, with `true`.
+fn is_asked_again(socket: BorrowedFd<'_>) -> io::Result<bool> {
     let mut polled = [PollFd::new(socket, PollFlags::POLLIN)];
     match poll(&mut polled, LEISURE_MS) {
-        Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+        Ok(asked) => Ok(asked > 0),
+        Err(nix::errno::Errno::EINTR) => Ok(false),
         Err(error) => Err(error.into()),
     }
 }

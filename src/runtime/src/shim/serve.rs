@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use knarr_linux::mounts::Detached;
 use knarr_linux::{memory, namespace, overlay, process, terminal};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::signal::SigSet;
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
@@ -32,8 +32,11 @@ use crate::{RuntimeError, lifecycle, stats};
 /// What waits for a client; above it the programs that it listens to are not read.
 const BACKLOG_BYTES: usize = 1 << 20;
 const MAX_CLIENTS: usize = 256;
+/// So much of the heap and of the stack a shim needs for making a container.
+const HEAP_BYTES: usize = 96 << 10;
+const STACK_BYTES: usize = 40 << 10;
 /// So long nothing must have happened before memory is given back.
-const RESTLESS_MS: i32 = 3000;
+const RESTLESS_MS: u16 = 3000;
 /// What is read from a client at once. All of it is touched each time, and this process is to be small.
 const REQUEST_BYTES: usize = 8 << 10;
 /// How long clients may take for the rest when all is over.
@@ -61,14 +64,11 @@ pub(crate) fn get_ready() -> io::Result<SignalFd> {
     std::env::set_current_dir("/")?;
     let signals = SigSet::all();
     signals.thread_block()?;
-    let signals = SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?;
-    rehearse();
-    Ok(signals)
+    Ok(SignalFd::with_flags(&signals, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)?)
 }
 
-/// Plans a container that will never be: so pages that this process shares with the launcher, and will write to, are its
-/// own before somebody waits for it.
-fn rehearse() {
+/// Plans a container that will never be, in the launcher: so its heap is as large as those of shims will be.
+pub(crate) fn rehearse() {
     let mut configuration = crate::example::configuration(false);
     let names = vec!["read"; 400];
     configuration["linux"]["seccomp"] = serde_json::json!({
@@ -79,6 +79,12 @@ fn rehearse() {
     let facts = Facts { bundle: PathBuf::from("/"), ..Facts::default() };
     // Nothing is done with it, so nothing is lost when it fails.
     let _ = Spec::parse(text.as_bytes()).map(|spec| Plan::new(&spec, &facts).map(drop));
+}
+
+/// Writes to pages that this process shares with the launcher and will need: they are copied before somebody waits for it.
+pub(crate) fn own_pages() {
+    std::hint::black_box(vec![1_u8; HEAP_BYTES]);
+    std::hint::black_box([1_u8; STACK_BYTES]);
 }
 
 fn live(mut connection: UnixStream, signals: SignalFd) -> Result<(), RuntimeError> {
@@ -150,8 +156,6 @@ struct Shim {
     programs: Vec<Program>,
     clients: Vec<Client>,
     started: bool,
-    /// Nothing has happened for a while.
-    rests: bool,
     /// When all was over.
     over: Option<Instant>,
 }
@@ -189,7 +193,6 @@ impl Shim {
             programs: vec![program],
             clients: Vec::new(),
             started: false,
-            rests: false,
             over: None,
         })
     }
@@ -216,19 +219,10 @@ impl Shim {
                 return Ok(());
             }
             let ready = self.wait().map_err(RuntimeError::step("wait for what happens"))?;
-            self.rest_or_not(ready.is_empty());
             for what in ready {
                 self.handle(what)?;
             }
         }
-    }
-
-    /// Containers may run for months, and their shims do nothing in that time: then they are to be small.
-    fn rest_or_not(&mut self, nothing_happened: bool) {
-        if nothing_happened && !self.rests && self.over.is_none() {
-            memory::give_back();
-        }
-        self.rests = nothing_happened;
     }
 
     fn may_leave(&self) -> bool {
@@ -276,11 +270,7 @@ impl Shim {
             flags.set(PollFlags::POLLOUT, !client.outbox.is_empty());
             watched.add(client.stream.as_fd(), flags, Ready::Client(number));
         }
-        watched.wait(match (self.over, self.rests) {
-            (Some(_), _) => 100,
-            (None, false) => RESTLESS_MS,
-            (None, true) => -1,
-        })
+        if self.over.is_some() { watched.wait(100) } else { watched.wait_or_rest() }
     }
 
     /// Whether a program must wait for a client that does not read.
@@ -402,7 +392,7 @@ impl Shim {
         if !is_alone {
             self.delete()?;
         }
-        self.tell_end(&exit)?;
+        self.tell_end(&exit);
         if is_alone {
             self.delete()?;
         }
@@ -421,11 +411,11 @@ impl Shim {
     }
 
     /// Writes down how it ended, and tells everybody. Who controls us stays connected until all is taken away.
-    fn tell_end(&mut self, exit: &Exit) -> Result<(), RuntimeError> {
+    fn tell_end(&mut self, exit: &Exit) {
         if self.started {
             let text = serde_json::to_vec(exit).unwrap_or_default();
+            // On a full disk nobody else will find out; all the same it has ended, and must be tidied up.
             if let Err(error) = replace(&self.config.directory.join(EXIT_FILE), &text, 0o600) {
-                // The engine can be told all the same, if it is there.
                 let _ = writeln!(io::stderr(), "knarr shim: {}", crate::chain(&error));
             }
         }
@@ -440,7 +430,6 @@ impl Shim {
             client.leaving = !controls;
         }
         self.part_with_clients();
-        Ok(())
     }
 
     fn part_with_clients(&mut self) {
@@ -655,18 +644,37 @@ impl<'a> Watched<'a> {
         self.whats.push(what);
     }
 
-    fn wait(mut self, timeout_ms: i32) -> io::Result<Vec<Ready>> {
-        let timeout = PollTimeout::try_from(timeout_ms).unwrap_or(PollTimeout::NONE);
-        match poll(&mut self.polled, timeout) {
-            Err(nix::errno::Errno::EINTR) => return Ok(Vec::new()),
-            other => drop(other?),
+    fn wait(mut self, timeout_ms: u16) -> io::Result<Vec<Ready>> {
+        poll_on(&mut self.polled, timeout_ms)?;
+        Ok(self.ready())
+    }
+
+    /// Containers may run for months, and their shims do nothing in that time: then they are to be small.
+    fn wait_or_rest(mut self) -> io::Result<Vec<Ready>> {
+        if poll_on(&mut self.polled, RESTLESS_MS)? == 0 {
+            match memory::rest_until(&mut self.polled) {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(Vec::new()),
+                other => other?,
+            }
         }
+        Ok(self.ready())
+    }
+
+    fn ready(&self) -> Vec<Ready> {
         let happened = |polled: &PollFd<'_>| polled.revents().is_some_and(|events| !events.is_empty());
         let ready = self.polled.iter().zip(&self.whats).filter(|(polled, _)| happened(polled));
         let mut ready: Vec<Ready> = ready.map(|(_, what)| *what).collect();
         // Children are looked at last: what they wrote comes before their end, and programs keep their numbers till then.
         ready.sort_by_key(|what| *what == Ready::Signal);
-        Ok(ready)
+        ready
+    }
+}
+
+/// How many descriptors have something; -1 when a signal came first.
+fn poll_on(polled: &mut [PollFd<'_>], timeout_ms: u16) -> io::Result<i32> {
+    match poll(polled, timeout_ms) {
+        Err(nix::errno::Errno::EINTR) => Ok(-1),
+        other => Ok(other?),
     }
 }
 

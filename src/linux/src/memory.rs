@@ -30,9 +30,22 @@ fn give_back() {
         libc::malloc_trim(0);
     }
     forget_stack();
-    // SAFETY: the function has the type that is asked for, and needs no data.
-    unsafe { libc::dl_iterate_phdr(Some(forget_object), std::ptr::null_mut()) };
+    let mut places = Places { all: [(0, 0); MOST_PLACES], count: 0 };
+    // SAFETY: the function has the type that is asked for, and what it is handed lives during the call.
+    unsafe { libc::dl_iterate_phdr(Some(note_object), (&raw mut places).cast()) };
+    // The program itself is the first: it goes last, as all that runs from here on brings pages of it back.
+    for (start, bytes) in places.all[..places.count].iter().rev() {
+        forget(*start, *bytes);
+    }
 }
+
+/// What of the program and its libraries is never written to: where, and how many bytes.
+struct Places {
+    all: [(usize, usize); MOST_PLACES],
+    count: usize,
+}
+
+const MOST_PLACES: usize = 64;
 
 fn forget_stack() {
     let here = std::ptr::from_ref(&STACK_BYTES.to_ne_bytes()).addr() & !(page() - 1);
@@ -40,16 +53,18 @@ fn forget_stack() {
 }
 
 /// What of an object of the program cannot be written to is read from its file again when it is needed.
-unsafe extern "C" fn forget_object(info: *mut libc::dl_phdr_info, _: usize, _: *mut c_void) -> c_int {
-    // SAFETY: the loader hands over a description that is good during this call.
-    let headers = unsafe { std::slice::from_raw_parts((*info).dlpi_phdr, usize::from((*info).dlpi_phnum)) };
+unsafe extern "C" fn note_object(info: *mut libc::dl_phdr_info, _: usize, places: *mut c_void) -> c_int {
+    // SAFETY: the loader hands over a description that is good during this call, and what we gave it.
+    let (info, places) = unsafe { (&*info, &mut *places.cast::<Places>()) };
     // SAFETY: as above.
-    let base = unsafe { (*info).dlpi_addr };
-    for header in headers.iter().filter(|header| header.p_type == libc::PT_LOAD) {
-        if header.p_flags & libc::PF_W == 0 {
-            let start = (base + header.p_vaddr) as usize;
-            let aligned = start & !(page() - 1);
-            forget(aligned, start + header.p_memsz as usize - aligned);
+    let headers = unsafe { std::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
+    let loaded = headers.iter().filter(|header| header.p_type == libc::PT_LOAD);
+    for header in loaded.filter(|header| header.p_flags & libc::PF_W == 0) {
+        let start = (info.dlpi_addr + header.p_vaddr) as usize;
+        let aligned = start & !(page() - 1);
+        if let Some(place) = places.all.get_mut(places.count) {
+            *place = (aligned, start + header.p_memsz as usize - aligned);
+            places.count += 1;
         }
     }
     0

@@ -178,6 +178,7 @@ fn containers_live_as_dockers_do() {
                 "137\n9",
             ),
             ("system df", 0, "Images\nContainers\nLocal Volumes"),
+            ("builder prune -f", 0, "Total"),
         ],
     );
 }

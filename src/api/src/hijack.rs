@@ -81,7 +81,8 @@ fn plain(attached: Attached, kind: &'static str, body: Body) -> Response {
             }
         });
     }
-    ([(header::CONTENT_TYPE, kind)], frames(output, tty)).into_response()
+    // Some clients read until the connection ends, as docker's engine ends it.
+    ([(header::CONTENT_TYPE, kind), (header::CONNECTION, "close")], frames(output, tty)).into_response()
 }
 
 /// Output as a body.

@@ -21,4 +21,6 @@ mod system;
 mod version;
 mod volumes;
 
+#[doc(hidden)]
+pub use images::try_auth;
 pub use serve::{Listen, Tls, serve};

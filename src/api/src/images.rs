@@ -73,6 +73,16 @@ pub(crate) fn auth(headers: &HeaderMap) -> Result<Option<RegistryAuth>, ApiError
     Ok(auth.is_given().then_some(auth))
 }
 
+/// Reads the header of a registry's user. For fuzzing.
+#[doc(hidden)]
+#[must_use]
+pub fn try_auth(text: &[u8]) -> bool {
+    let value = http::HeaderValue::from_bytes(text);
+    value.is_ok_and(|value| {
+        auth(&HeaderMap::from_iter([(http::HeaderName::from_static("x-registry-auth"), value)])).is_ok()
+    })
+}
+
 pub(crate) async fn load(State(engine): State<Engine>, query: Query, request: Request) -> Answer {
     let tarball = body::reader(request.into_body());
     // Clients look for what is wrong with an archive among the lines.

@@ -25,4 +25,6 @@ mod version;
 mod volumes;
 mod websocket;
 
+#[doc(hidden)]
+pub use images::try_auth;
 pub use serve::{Listen, Tls, serve};

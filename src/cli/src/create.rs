@@ -768,6 +768,19 @@ pub(crate) fn bytes(text: &str) -> anyhow::Result<i64> {
     Ok((number * unit as f64) as i64)
 }
 
+/// Reads the words of `knarr create`. For fuzzing.
+#[doc(hidden)]
+#[must_use]
+pub fn try_words(words: &[&str]) -> Option<Value> {
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: CreateArgs,
+    }
+    let line = <Line as clap::Parser>::try_parse_from(std::iter::once(&"create").chain(words)).ok()?;
+    line.args.body(Attach::default()).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use clap::Parser;

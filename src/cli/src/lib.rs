@@ -41,6 +41,9 @@ mod ui;
 mod update;
 mod volume;
 
+#[doc(hidden)]
+pub use create::try_words;
+
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser, Subcommand};

@@ -5,10 +5,11 @@
 //!
 //! Spec: RFC 1035, RFC 7766.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use hickory_proto::op::{Message, MessageType, OpCode, Query, ResponseCode};
@@ -16,10 +17,11 @@ use hickory_proto::rr::rdata::{A, AAAA, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::runtime::Runtime;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::directory::Directory;
+use crate::directory::{Directory, Member};
 
 /// Whose names are asked for, and who knows all others.
 #[derive(Clone, Debug)]
@@ -111,6 +113,24 @@ async fn write_framed(stream: &mut TcpStream, message: &[u8]) -> io::Result<()> 
     let mut framed = size.to_be_bytes().to_vec();
     framed.extend(message);
     stream.write_all(&framed).await
+}
+
+/// What a container in a closed network is answered. For fuzzing.
+#[doc(hidden)]
+#[must_use]
+pub fn try_question(question: &[u8], stream: bool) -> Option<Vec<u8>> {
+    static READY: OnceLock<Option<(Runtime, Resolver)>> = OnceLock::new();
+    let make = || {
+        let mut directory = Directory::default();
+        directory.add_network("n", "near", true, true);
+        let addresses = vec![IpAddr::from([172, 18, 0, 2]), IpAddr::from([0xfd00, 0, 0, 0, 0, 0, 0, 2])];
+        directory.add("c", "n", Member { names: vec!["one".to_owned()], links: BTreeMap::new(), addresses });
+        let directory = Arc::new(RwLock::new(directory));
+        let resolver = Resolver { container: "c".to_owned(), directory, upstream: Vec::new() };
+        Some((tokio::runtime::Builder::new_current_thread().build().ok()?, resolver))
+    };
+    let (runtime, resolver) = READY.get_or_init(make).as_ref()?;
+    runtime.block_on(resolver.answer(question, stream))
 }
 
 impl Resolver {

@@ -25,6 +25,8 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
+#[doc(hidden)]
+pub use dns::try_question;
 pub use error::NetworkError;
 pub use networks::{Networks, Options};
 pub use types::{

@@ -628,6 +628,25 @@ fn check_restart(host: &HostConfig) -> Result<(), EngineError> {
     Ok(())
 }
 
+/// Reads and checks the body of a request as far as no engine is needed. For fuzzing.
+///
+/// # Errors
+/// Something of it is wrong.
+#[doc(hidden)]
+pub fn try_request(bytes: &[u8]) -> Result<Record, EngineError> {
+    let body: ContainerCreateBody =
+        serde_json::from_slice(bytes).map_err(|error| EngineError::invalid(error.to_string()))?;
+    let mut host = body.host_config.clone().unwrap_or_default();
+    check_host(&mut host, &mut Vec::new())?;
+    let config = merge(&body, &RunConfig::default())?;
+    check_config(&config, &host)?;
+    let record = Record { id: "0".repeat(64), config, host, ..Record::default() };
+    spec::capabilities(&record)?;
+    spec::resources(&record)?;
+    super::start::ports_of(&record)?;
+    Ok(record)
+}
+
 /// What `update` changes: what it names stays no longer as it was.
 pub(super) fn update(record: &mut Record, body: ContainerUpdateBody) -> Result<Vec<String>, EngineError> {
     let host = &mut record.host;

@@ -24,6 +24,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 pub use attach::AttachRequest;
 pub use content::CommitRequest;
+#[doc(hidden)]
+pub use create::try_request;
 pub use exec::ExecRequest;
 pub use list::ListQuery;
 pub use record::Record;

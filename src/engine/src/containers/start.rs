@@ -482,7 +482,7 @@ pub(crate) fn endpoint_request(record: &Record, network: &str, attachment: &Atta
 }
 
 /// Ports that are to be published: those that are bound, and with `publish_all_ports` all that are exposed.
-fn ports_of(record: &Record) -> Result<Vec<Port>, EngineError> {
+pub(super) fn ports_of(record: &Record) -> Result<Vec<Port>, EngineError> {
     let mut ports = Vec::new();
     let mut bindings: Vec<_> = record.host.port_bindings.iter().flatten().collect();
     bindings.sort_by_key(|(name, _)| (*name).clone());

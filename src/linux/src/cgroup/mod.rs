@@ -188,7 +188,15 @@ impl Cgroup {
 
     /// Writes a value into a controller's file.
     pub fn write(&self, controller: &str, file: &str, value: &str) -> Result<(), LinuxError> {
-        write(&self.file(controller, file)?, value)
+        let path = self.file(controller, file)?;
+        if !path.exists()
+            && let Some((file, value)) = without_bfq(file, value)
+            && let other = path.with_file_name(file)
+            && other.exists()
+        {
+            return write(&other, &value);
+        }
+        write(&path, value)
     }
 
     /// Opens a controller's file that takes one value after the other.
@@ -402,6 +410,21 @@ fn remove_tree(directory: &Path) -> Result<(), LinuxError> {
 
 fn read(path: &Path) -> Result<String, LinuxError> {
     fs::read_to_string(path).map_err(LinuxError::step(format!("read {}", path.display())))
+}
+
+/// What a weight of block devices is called, and counts, where the BFQ scheduler is not there: version 2 goes from 1 to
+/// 10000 instead of 1 to 1000.
+fn without_bfq(file: &str, value: &str) -> Option<(&'static str, String)> {
+    match file {
+        "blkio.bfq.weight" => Some(("blkio.weight", value.to_owned())),
+        "blkio.bfq.weight_device" => Some(("blkio.weight_device", value.to_owned())),
+        "io.bfq.weight" => {
+            let (device, weight) = value.rsplit_once(' ').unwrap_or(("default", value));
+            let weight = weight.parse::<u64>().ok()?.clamp(10, 1000);
+            Some(("io.weight", format!("{device} {}", 1 + (weight - 10) * 9999 / 990)))
+        }
+        _ => None,
+    }
 }
 
 fn write(path: &Path, value: &str) -> Result<(), LinuxError> {

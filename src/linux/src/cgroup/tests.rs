@@ -138,3 +138,12 @@ fn what_no_rule_fits_is_denied_and_a_last_rule_for_all_ends_the_program() {
     assert!(allows(&everything, 1, READ | WRITE | MKNOD, 8, 0));
     assert_eq!(compile(&everything).len(), 8);
 }
+
+#[test]
+fn weights_of_block_devices_have_other_names_without_their_scheduler() {
+    let io = |file: &str, value: &str| super::without_bfq(file, value).unwrap();
+    assert_eq!(io("blkio.bfq.weight", "300"), ("blkio.weight", "300".to_owned()));
+    assert_eq!(io("io.bfq.weight", "10"), ("io.weight", "default 1".to_owned()));
+    assert_eq!(io("io.bfq.weight", "8:0 1000"), ("io.weight", "8:0 10000".to_owned()));
+    assert_eq!(super::without_bfq("io.max", "1"), None);
+}

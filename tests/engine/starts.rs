@@ -23,6 +23,28 @@ fn a_container_can_be_started_at_once_after_its_end() {
 }
 
 #[test]
+fn what_the_starter_of_the_daemon_had_open_stays_there() {
+    if !super::ready() {
+        return;
+    }
+    let daemon = Daemon::start();
+    daemon.ask(&["run", "-d", "--name", "one", "bb", "sleep", "1000"]);
+    let config = daemon.dir().join("config.toml");
+    let holders = |pid: &str| {
+        let files = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        files.filter(|file| std::fs::read_link(file.path()).is_ok_and(|target| target == config)).count()
+    };
+    assert_eq!(holders(&daemon.pid().to_string()), 1, "the daemon should have been given the file");
+    let program = daemon.ask(&["inspect", "one", "--format", "{{.State.Pid}}"]);
+    assert_eq!(holders(&program), 0);
+    let shims = daemon.processes();
+    assert!(!shims.is_empty());
+    for shim in shims {
+        assert_eq!(holders(shim.split(' ').nth(1).unwrap()), 0, "{shim}");
+    }
+}
+
+#[test]
 fn a_container_whose_port_is_taken_starts_when_the_port_is_free() {
     if !super::ready() {
         return;

@@ -389,7 +389,12 @@ fn spawn(dir: &Path) -> Child {
 fn spawn_in(dir: &Path, around: &[&str]) -> Child {
     let log = fs::File::options().create(true).append(true).open(dir.join("log")).unwrap();
     let mut command = Command::new(around[0]);
-    command.args(&around[1..]).args(["busybox", "sh", "-c", "ip link set lo up; exec \"$0\" \"$@\""]);
+    command.args(&around[1..]).args([
+        "busybox",
+        "sh",
+        "-c",
+        "ip link set lo up; exec 9>>\"$KNARR_CONFIG\" \"$0\" \"$@\"",
+    ]);
     command.arg(env!("CARGO_BIN_EXE_knarr")).args(["daemon", "--root"]).arg(dir.join("root"));
     command.arg("--run-dir").arg(dir.join("run")).stdin(Stdio::null()).env(MARK, dir);
     // What this machine's configuration says is not to matter.

@@ -402,6 +402,14 @@ fn a_target_that_is_there_is_not_touched() {
     succeed(mirror.bootstrap("root").args(["--variant", "essential"]));
 }
 
+/// A command with another around it, which is given it as its last words.
+fn around(mirror: &Mirror, words: &[&str], inner: &Command) -> Command {
+    let mut command = Command::new(words[0]);
+    command.args(&words[1..]).arg(inner.get_program()).args(inner.get_args());
+    command.env("KNARR_CACHE_DIR", mirror.path("cache")).env("no_proxy", "*").env_remove("http_proxy");
+    command
+}
+
 #[test]
 fn a_link_as_a_target_means_what_it_leads_to() {
     needs_root!();
@@ -428,9 +436,7 @@ fn a_mount_point_can_be_a_target() {
     );
     let mut inner = mirror.bootstrap("disk");
     inner.args(["--variant", "essential"]);
-    let mut command = Command::new("unshare");
-    command.args(["-m", "sh", "-c", &script, "sh"]).arg(inner.get_program()).args(inner.get_args());
-    command.env("KNARR_CACHE_DIR", mirror.path("cache")).env("no_proxy", "*").env_remove("http_proxy");
+    let mut command = around(&mirror, &["unshare", "-m", "sh", "-c", &script, "sh"], &inner);
     let said = String::from_utf8(succeed(&mut command).stdout).unwrap();
     let words: Vec<&str> = said.split_whitespace().collect();
     assert!(
@@ -463,13 +469,11 @@ fn a_reader_that_leaves_and_a_full_device_are_told_apart() {
     needs_root!();
     let mirror = Mirror::new();
     let run = |end: &str| {
-        let inner = mirror.bootstrap("-");
+        let mut inner = mirror.bootstrap("-");
+        inner.args(["--variant", "essential", "--quiet"]);
         let script =
             format!("{{ \"$@\"; echo $? >&3; }} 3>{0} {end}; cat {0}", mirror.path("status").display());
-        let mut command = Command::new("sh");
-        command.args(["-c", &script, "sh"]).arg(inner.get_program()).args(inner.get_args());
-        command.args(["--variant", "essential", "--quiet"]);
-        command.env("KNARR_CACHE_DIR", mirror.path("cache")).env("no_proxy", "*").env_remove("http_proxy");
+        let mut command = around(&mirror, &["sh", "-c", &script, "sh"], &inner);
         let output = succeed(&mut command);
         let said = String::from_utf8(output.stderr).unwrap();
         (String::from_utf8_lossy(&output.stdout).trim().to_owned(), said)
@@ -517,9 +521,7 @@ fn a_full_disk_is_told_and_leaves_nothing() {
     );
     let mut inner = mirror.bootstrap("small/root");
     inner.args(["--variant", "essential"]);
-    let mut command = Command::new("unshare");
-    command.args(["-m", "sh", "-c", &script, "sh"]).arg(inner.get_program()).args(inner.get_args());
-    command.env("KNARR_CACHE_DIR", mirror.path("cache")).env("no_proxy", "*").env_remove("http_proxy");
+    let mut command = around(&mirror, &["unshare", "-m", "sh", "-c", &script, "sh"], &inner);
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(13), "{output:?}");
     assert!(output.stdout.is_empty(), "left behind: {}", String::from_utf8_lossy(&output.stdout));

@@ -228,9 +228,7 @@ pub fn describe(change: &Change) -> String {
 
 fn write_lock(path: &Path, lock: &Lock) -> Result<(), BootstrapError> {
     let fail = |source| BootstrapError::File { path: path.to_owned(), doing: "write", source };
-    let parent =
-        path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
-    let mut file = tempfile::NamedTempFile::new_in(parent).map_err(fail)?;
+    let mut file = tempfile::NamedTempFile::new_in(stage::parent(path)).map_err(fail)?;
     std::io::Write::write_all(&mut file, lock.to_text()?.as_bytes()).map_err(fail)?;
     // A lock is for others, too: a temporary file is not.
     file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644)).map_err(fail)?;

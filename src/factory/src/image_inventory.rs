@@ -11,6 +11,7 @@ use std::collections::{BTreeSet, HashMap};
 use knarr_base::Digest;
 use knarr_mirror::cache::Cache;
 use knarr_store::Store;
+use knarr_tree::links::follow;
 use knarr_tree::unpack::Kind;
 use serde::{Deserialize, Serialize};
 
@@ -75,8 +76,6 @@ pub struct FileRecord {
 
 /// The version that this program writes.
 pub const INVENTORY_VERSION: u32 = 1;
-/// More links than this on the way to a file lead nowhere.
-const MAX_LINKS: usize = 40;
 
 impl ImageInventory {
     /// What is in an image of these layers. `steps` are the layers that the build made, which may have become one.
@@ -136,34 +135,9 @@ impl ImageInventory {
     /// Where a path really lies: every link on the way is followed, the last one only with `whole`.
     #[must_use]
     pub fn resolve(&self, path: &str, whole: bool) -> Option<String> {
-        let mut rest: Vec<String> = path.split('/').rev().map(str::to_owned).collect();
-        let mut done: Vec<String> = Vec::new();
-        let mut links = 0;
-        while let Some(part) = rest.pop() {
-            match part.as_str() {
-                "" | "." => continue,
-                ".." => {
-                    done.pop();
-                    continue;
-                }
-                _ => done.push(part),
-            }
-            let link = self.file(&done.join("/")).map(|file| file.link.as_str()).unwrap_or_default();
-            let is_last = rest.iter().all(String::is_empty);
-            if link.is_empty() || (is_last && !whole) {
-                continue;
-            }
-            links += 1;
-            if links > MAX_LINKS {
-                return None;
-            }
-            done.pop();
-            if link.starts_with('/') {
-                done.clear();
-            }
-            rest.extend(link.split('/').rev().map(str::to_owned));
-        }
-        Some(done.join("/"))
+        let link_of =
+            |path: &str| self.file(path).map(|file| file.link.as_str()).filter(|link| !link.is_empty());
+        follow(path, whole, link_of)
     }
 
     /// Whether there is a directory at a path.

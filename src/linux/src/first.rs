@@ -5,7 +5,6 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::RawFd;
 
 use nix::libc;
 
@@ -21,12 +20,6 @@ pub fn fork() -> io::Result<Option<i32>> {
         0 => Ok(None),
         pid => Ok(Some(pid as i32)),
     }
-}
-
-/// Closes everything from `first` on. Whoever calls owns none of it any more, and never comes back.
-pub fn close_from(first: RawFd) -> io::Result<()> {
-    // SAFETY: close_range reads and writes no memory of ours.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, libc::c_uint::MAX, 0) }).map(drop)
 }
 
 /// Keeps all signals for [`next_signal`].

@@ -240,9 +240,17 @@ pub fn new_session_keyring(name: &str) -> io::Result<()> {
 /// Descriptors from `first` on are closed when a program is started.
 pub fn close_on_exec_from(first: RawFd) -> io::Result<()> {
     const CLOSE_RANGE_CLOEXEC: u32 = 4;
-    // SAFETY: descriptors are only marked, none that Rust owns is closed here.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first as u32, u32::MAX, CLOSE_RANGE_CLOEXEC) })?;
-    Ok(())
+    close_range(first, CLOSE_RANGE_CLOEXEC)
+}
+
+/// Closes descriptors from `first` on. Whoever calls owns none of them, or never uses them again.
+pub fn close_from(first: RawFd) -> io::Result<()> {
+    close_range(first, 0)
+}
+
+fn close_range(first: RawFd, flags: u32) -> io::Result<()> {
+    // SAFETY: no memory is involved; what becomes of descriptors that Rust owns is the callers' promise.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first as u32, u32::MAX, flags) }).map(drop)
 }
 
 /// Descriptor `fd` stays open when a program is started, or not.

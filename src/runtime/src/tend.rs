@@ -43,7 +43,7 @@ fn lead() -> io::Result<()> {
 
 fn tend(program: i32) -> ! {
     // Nothing can be told any more when this fails; the program has what it needs.
-    let _ = first::close_from(3);
+    let _ = process::close_from(3);
     let _ = rustix::thread::set_name(NAME);
     let _ = first::set_title(TITLE);
     loop {

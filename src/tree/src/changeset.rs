@@ -5,12 +5,13 @@
 //!
 //! Spec: OCI image-spec, "Image Layer Filesystem Changeset" (whiteouts); kernel overlayfs documentation.
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, Read, Write};
 
 use knarr_base::{Digest, DigestWriter};
 
 use crate::TreeError;
+use crate::links::follow;
 use crate::root::Root;
 use crate::unpack::{Decision, Entry, EntryHead, Kind, Limits, Policy, read_head, unpack};
 
@@ -24,8 +25,6 @@ const MIN_LAYER_BYTES: u64 = 256 << 20;
 /// A layer may unpack to this many times its size; gzip's own limit is 1,032.
 const MAX_EXPANSION: u64 = 400;
 const MAX_ENTRIES: u64 = 2_000_000;
-/// So many links are followed on the way to a path, as the kernel does.
-const MAX_LINKS: usize = 40;
 
 /// What a layer of so many compressed bytes may unpack to.
 #[must_use]
@@ -375,32 +374,16 @@ impl Listing {
         Ok(())
     }
 
-    /// The path as it is where there are links for directories above it.
+    /// The path as it is where there are links for directories above it. Below a known directory there are none.
     fn real(&self, path: &str) -> String {
-        let is_link = |path: &str| self.files.get(path).filter(|listed| listed.kind == Kind::Symlink);
-        let mut left: VecDeque<String> = path.split('/').map(str::to_owned).collect();
-        let (mut real, mut hops) = (Vec::<String>::new(), 0);
-        while let Some(part) = left.pop_front() {
-            match part.as_str() {
-                "" | "." => continue,
-                ".." => {
-                    real.pop();
-                    continue;
-                }
-                _ => real.push(part),
-            }
-            if let Some(link) = is_link(&real.join("/")).filter(|_| !left.is_empty() && hops < MAX_LINKS) {
-                hops += 1;
-                real.pop();
-                if link.link.starts_with('/') {
-                    real.clear();
-                }
-                for part in link.link.split('/').rev() {
-                    left.push_front(part.to_owned());
-                }
-            }
+        let kind = |path: &str| self.files.get(path).map(|listed| listed.kind);
+        if path.rsplit_once('/').is_none_or(|(parent, _)| kind(parent) == Some(Kind::Directory)) {
+            return path.to_owned();
         }
-        real.join("/")
+        let link_of = |path: &str| {
+            self.files.get(path).filter(|listed| listed.kind == Kind::Symlink).map(|link| link.link.as_str())
+        };
+        follow(path, false, link_of).unwrap_or_else(|| path.to_owned())
     }
 
     /// Directories that no layer has an entry for are there all the same.

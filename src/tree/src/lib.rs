@@ -16,6 +16,7 @@ pub mod ext4;
 pub mod image;
 pub mod layer;
 pub mod layout;
+pub mod links;
 pub mod root;
 pub mod unpack;
 

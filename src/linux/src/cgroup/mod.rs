@@ -189,8 +189,8 @@ impl Cgroup {
     /// Writes a value into a controller's file.
     pub fn write(&self, controller: &str, file: &str, value: &str) -> Result<(), LinuxError> {
         let path = self.file(controller, file)?;
-        if !path.exists()
-            && let Some((file, value)) = without_bfq(file, value)
+        if let Some((file, value)) = without_bfq(file, value)
+            && !path.exists()
             && let other = path.with_file_name(file)
             && other.exists()
         {

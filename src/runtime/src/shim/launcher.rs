@@ -11,7 +11,6 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use knarr_linux::first::close_from;
 use knarr_linux::process::{self, Cloned};
 use knarr_linux::seal::{SEALED_NAME, start_again_read_only};
 use knarr_linux::terminal::receive_descriptor;
@@ -66,7 +65,7 @@ fn fail(doing: &str, error: &io::Error) -> ! {
 /// Forks shims until the daemon is gone; in a shim, this comes back with its first connection.
 fn launch() -> io::Result<Option<Ready>> {
     // What the daemon's starter had open is not for shims to keep: locks and pipes would outlive it.
-    close_from(3)?;
+    process::close_from(3)?;
     let socket = io::stdin().as_fd().try_clone_to_owned()?;
     let null = std::fs::File::options().read(true).write(true).open("/dev/null")?;
     process::duplicate_to(null.as_fd(), 0)?;

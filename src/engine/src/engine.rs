@@ -155,7 +155,7 @@ impl Engine {
         }
         let left = found
             .iter()
-            .filter(|(container, _, shim)| shim.is_some() && has_sandbox(&container.record()))
+            .filter(|(container, _, shim)| shim.is_some() && container.record().has_own_network())
             .map(|(container, ..)| left_of(container));
         let networks = self.load_networks()?;
         self.shared.networks.restore(networks, left.collect()).await?;
@@ -434,12 +434,6 @@ async fn find_shim(socket: &Path, directory: &Path, tty: bool) -> Option<(Shim, 
             None
         }
     }
-}
-
-/// Whether it has a network namespace of its own.
-fn has_sandbox(record: &Record) -> bool {
-    let mode = record.network_mode();
-    mode != "host" && !mode.starts_with("container:")
 }
 
 fn left_of(container: &Container) -> knarr_network::Left {

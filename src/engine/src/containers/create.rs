@@ -129,7 +129,7 @@ impl Engine {
         let other = mode.strip_prefix("container:").and_then(|id| self.shared().containers.find(id).ok());
         let shared = match other {
             Some(other) => Some(other.record().hostname()),
-            None if mode == "host" => Some(rustix::system::uname().nodename().to_string_lossy().into_owned()),
+            None if mode == "host" => Some(crate::system::host_name()),
             None => None,
         };
         if let Some(shared) = shared

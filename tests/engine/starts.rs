@@ -63,6 +63,26 @@ fn a_container_whose_port_is_taken_starts_when_the_port_is_free() {
 }
 
 #[test]
+fn a_network_that_is_not_there_takes_no_other_from_a_container() {
+    if !super::ready() {
+        return;
+    }
+    let daemon = Daemon::start();
+    daemon.ask(&["network", "create", "zzz"]);
+    daemon.ask(&["create", "--name", "two", "--network", "aaa", "--network", "zzz", "bb", "true"]);
+    assert!(!daemon.docker(&["start", "two"]).status.success());
+    let networks = daemon.ask(&[
+        "inspect",
+        "two",
+        "--format",
+        "{{range $name, $_ := .NetworkSettings.Networks}}{{$name}} {{end}}",
+    ]);
+    assert_eq!(networks.trim(), "aaa zzz");
+    daemon.ask(&["network", "create", "aaa"]);
+    daemon.ask(&["start", "-a", "two"]);
+}
+
+#[test]
 fn a_container_has_its_address_in_hosts_and_its_links_before_its_sysctls() {
     if !super::ready() {
         return;

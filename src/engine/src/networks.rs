@@ -479,21 +479,15 @@ impl Engine {
     /// One is not there, or not any more.
     pub(crate) fn find_places(&self, container: &Container) -> Result<(), EngineError> {
         let mut held = container.record();
-        for (key, place) in std::mem::take(&mut held.networks) {
+        let mut found = BTreeMap::new();
+        for (key, place) in &held.networks {
             // Those that are always there may have been made anew.
-            let by_name = place.network_id.is_empty() || PREDEFINED.iter().any(|(name, _)| *name == key);
-            let known = if by_name { &key } else { &place.network_id };
-            match self.find_network(known) {
-                Ok(record) => {
-                    let network_id = record.id().to_owned();
-                    held.networks.insert(record.name().to_owned(), Attachment { network_id, ..place });
-                }
-                Err(error) => {
-                    held.networks.insert(key, place);
-                    return Err(error);
-                }
-            }
+            let by_name = place.network_id.is_empty() || PREDEFINED.iter().any(|(name, _)| name == key);
+            let record = self.find_network(if by_name { key } else { &place.network_id })?;
+            let place = Attachment { network_id: record.id().to_owned(), ..place.clone() };
+            found.insert(record.name().to_owned(), place);
         }
+        held.networks = found;
         Ok(())
     }
 
